@@ -1,0 +1,3 @@
+module filtergate.example/log-json
+
+go 1.24

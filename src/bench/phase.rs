@@ -1,0 +1,120 @@
+//! The phases of a load, and a clock for them.
+
+use std::time::Instant;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// A phase of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Getting the bytes of the image.
+    Fetch,
+    /// Digests, sizes, unpacking.
+    Verify,
+    /// Reading the module's sections, and the static checks.
+    Parse,
+    /// Compiling, which validates function bodies.
+    Compile,
+    /// Tying imports to host functions.
+    Link,
+    /// Memories, segments, the start section.
+    Instantiate,
+    /// `_initialize`, `_start`, `main`.
+    Start,
+    /// `proxy_on_context_create` and `proxy_on_vm_start` of the root.
+    VmStart,
+    /// `proxy_on_configure`.
+    Configure,
+}
+
+impl Phase {
+    /// All phases in order.
+    pub const ALL: [Self; 9] = [
+        Self::Fetch,
+        Self::Verify,
+        Self::Parse,
+        Self::Compile,
+        Self::Link,
+        Self::Instantiate,
+        Self::Start,
+        Self::VmStart,
+        Self::Configure,
+    ];
+
+    /// The name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fetch => "fetch",
+            Self::Verify => "verify",
+            Self::Parse => "parse",
+            Self::Compile => "compile",
+            Self::Link => "link",
+            Self::Instantiate => "instantiate",
+            Self::Start => "start",
+            Self::VmStart => "vm_start",
+            Self::Configure => "configure",
+        }
+    }
+}
+
+/// Wall and CPU time of one phase, in nanoseconds. CPU time is the whole process's, so that
+/// compiling on two cores counts both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PhaseTime {
+    /// Wall time.
+    pub wall_ns: u64,
+    /// CPU time of the process.
+    pub cpu_ns: u64,
+}
+
+/// Collects the times of phases. A phase that did not take place has no time.
+#[derive(Debug, Clone, Default)]
+pub struct PhaseClock {
+    times: [Option<PhaseTime>; Phase::ALL.len()],
+}
+
+fn cpu_ns() -> u64 {
+    let now = clock_gettime(ClockId::ProcessCPUTime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+impl PhaseClock {
+    /// Runs `work` as (a part of) `phase`.
+    pub fn measure<T>(&mut self, phase: Phase, work: impl FnOnce() -> T) -> T {
+        let (wall, cpu) = (Instant::now(), cpu_ns());
+        let result = work();
+        self.add(
+            phase,
+            PhaseTime {
+                wall_ns: u64::try_from(wall.elapsed().as_nanos()).unwrap_or(u64::MAX),
+                cpu_ns: cpu_ns().saturating_sub(cpu),
+            },
+        );
+        result
+    }
+
+    /// Adds time that was measured elsewhere.
+    pub fn add(&mut self, phase: Phase, time: PhaseTime) {
+        let total = self.times[phase as usize].get_or_insert_default();
+        total.wall_ns += time.wall_ns;
+        total.cpu_ns += time.cpu_ns;
+    }
+
+    /// The time of one phase.
+    pub fn get(&self, phase: Phase) -> Option<PhaseTime> {
+        self.times[phase as usize]
+    }
+
+    /// The phases that took place, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Phase, PhaseTime)> {
+        Phase::ALL.into_iter().filter_map(|phase| Some((phase, self.get(phase)?)))
+    }
+
+    /// Adds all times of another clock.
+    pub fn absorb(&mut self, other: &Self) {
+        for (phase, time) in other.iter() {
+            self.add(phase, time);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What an exchange is and what came of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::LogLine;
+
+/// One HTTP exchange: what the client sends, and how the upstream answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exchange {
+    /// Its name in reports.
+    pub name: String,
+    /// What the client sends.
+    pub request: Request,
+    /// How the upstream answers once it has the whole request.
+    #[serde(default)]
+    pub upstream: Upstream,
+}
+
+/// A request as the client sends it over HTTP/1.1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// `GET`.
+    pub method: String,
+    /// Path with query.
+    pub path: String,
+    /// The `host` header.
+    pub host: String,
+    /// Other headers in order.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+    /// The body in the frames in which it reaches the filter. Without trailers the last one ends the
+    /// stream: behind a content-length Envoy's codec sends the data, then an empty frame.
+    #[serde(default)]
+    pub frames: Vec<String>,
+    /// Trailers in order.
+    #[serde(default)]
+    pub trailers: Vec<(String, String)>,
+}
+
+/// How the upstream answers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Upstream {
+    /// 200 with the request as JSON; chunked and with a trailer if the request had trailers.
+    #[default]
+    Echo,
+}
+
+/// What a party saw of a message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Message {
+    /// Headers in order, pseudo headers too.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Trailers in order.
+    pub trailers: Vec<(String, String)>,
+}
+
+/// What came of an exchange.
+#[derive(Debug, Clone, Default)]
+pub struct ExchangeResult {
+    /// Its name.
+    pub name: String,
+    /// What the client got, if it got an answer.
+    pub response: Option<ClientResponse>,
+    /// What the upstream got, if anything reached it.
+    pub upstream: Option<Message>,
+    /// What the module logged.
+    pub logs: Vec<LogLine>,
+}
+
+/// The answer that the client got.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientResponse {
+    /// HTTP status.
+    pub status: u32,
+    /// The rest.
+    pub message: Message,
+}
+
+/// The exchanges of the smoke test: a GET, a POST with a body behind a content-length, and a POST
+/// with a chunked body and a trailer.
+pub fn smoke_exchanges() -> Vec<Exchange> {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let agent = || vec![pair("user-agent", "filtergate"), pair("accept", "*/*")];
+    const BODY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    let request = |method: &str, path: &str, more: &[(&str, &str)]| Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        host: "example.com".to_owned(),
+        headers: agent().into_iter().chain(more.iter().map(|(n, v)| pair(n, v))).collect(),
+        frames: Vec::new(),
+        trailers: Vec::new(),
+    };
+    vec![
+        Exchange {
+            name: "get".to_owned(),
+            request: request("GET", "/", &[("x-test", "one")]),
+            upstream: Upstream::Echo,
+        },
+        Exchange {
+            name: "post".to_owned(),
+            request: Request {
+                frames: vec![BODY.to_owned(), String::new()],
+                ..request("POST", "/", &[("content-type", "text/plain"), ("content-length", "64")])
+            },
+            upstream: Upstream::Echo,
+        },
+        Exchange {
+            name: "trailers".to_owned(),
+            request: Request {
+                frames: vec![BODY.to_owned()],
+                trailers: vec![pair("x-trailer", "end")],
+                ..request(
+                    "POST",
+                    "/trailers",
+                    &[("content-type", "text/plain"), ("trailer", "x-trailer")],
+                )
+            },
+            upstream: Upstream::Echo,
+        },
+    ]
+}

@@ -1,0 +1,772 @@
+//! The exchange driver: one HTTP stream through the filter, with the iteration rules of Envoy's
+//! filter manager (`source/common/http/filter_manager.cc`) and of its Wasm filter
+//! (`source/extensions/common/wasm/context.cc`).
+
+use crate::{
+    host::{BodySource, Deferred, Flow, HeaderMap, LocalReply, StreamState},
+    vm::{Instance, NewContext, Trap},
+};
+
+use super::{
+    exchange::{ClientResponse, Exchange, ExchangeResult, Message},
+    load::Loaded,
+    upstream,
+};
+
+/// Where the iteration of one direction stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Iteration {
+    #[default]
+    Continue,
+    /// Stopped in a body or trailers callback: the filter still sees what arrives.
+    StopSingle,
+    /// Stopped in a headers callback: the filter sees nothing until it continues.
+    StopAll,
+}
+
+/// One direction of the filter manager.
+#[derive(Debug, Default)]
+struct Side {
+    iteration: Iteration,
+    headers_continued: bool,
+    /// The last frame or trailers arrived.
+    end_seen: bool,
+    /// Data is held back (it may be empty).
+    buffering: bool,
+    /// Nothing passes any more.
+    aborted: bool,
+    /// What left on the other side of the filter.
+    passed: Message,
+    headers_passed: bool,
+    ended: bool,
+}
+
+/// Something that went wrong while serving.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incident {
+    /// A callback ended early.
+    Trap(Box<Trap>),
+    /// The stream is paused and nothing will resume it.
+    Stalled {
+        /// The callback that paused it.
+        paused_in: &'static str,
+    },
+    /// The module asked for more than one local reply.
+    SecondReply,
+    /// The module reset the stream.
+    Reset,
+}
+
+/// One stream on its way.
+struct Stream<'a> {
+    instance: &'a mut Instance,
+    root: u32,
+    id: u32,
+    exchange: &'a Exchange,
+    request: Side,
+    response: Side,
+    /// A local reply waits for the running callback to end.
+    reply: Option<Reply>,
+    in_callback: bool,
+    /// The filter is passed by: the VM failed and the failure reply was made.
+    failure_reply_sent: bool,
+    reset: bool,
+    paused_in: &'static str,
+    incidents: Vec<Incident>,
+}
+
+/// A reply that Envoy makes itself.
+#[derive(Debug)]
+struct Reply {
+    headers: HeaderMap,
+    body: Vec<u8>,
+    details: String,
+}
+
+/// Most ticks that a paused stream is given before it counts as stalled.
+const RESUME_TICKS: u32 = 16;
+
+/// Runs one exchange on a loaded worker.
+pub fn run_exchange(
+    worker: &mut Loaded,
+    exchange: &Exchange,
+) -> (ExchangeResult, Vec<Incident>) {
+    let root = worker.root;
+    let instance = &mut worker.instance;
+    let id = instance.add_context(NewContext::Stream(root));
+    let stream_state = StreamState {
+        start_ns: crate::host::wall_clock_ns().cast_signed(),
+        ..StreamState::default()
+    };
+    if let Some(context) = instance.state_mut().contexts.get_mut(&id) {
+        context.stream = Some(Box::new(stream_state));
+    }
+    let mut stream = Stream {
+        instance,
+        root,
+        id,
+        exchange,
+        request: Side::default(),
+        response: Side::default(),
+        reply: None,
+        in_callback: false,
+        failure_reply_sent: false,
+        reset: false,
+        paused_in: "",
+        incidents: Vec::new(),
+    };
+    stream.run();
+    let result = stream.result();
+    let incidents = stream.incidents;
+    worker.instance.state_mut().contexts.remove(&id);
+    (result, incidents)
+}
+
+impl Stream<'_> {
+    fn state(&mut self) -> &mut StreamState {
+        let contexts = &mut self.instance.state_mut().contexts;
+        contexts
+            .entry(self.id)
+            .or_insert_with(|| crate::host::Context::new(crate::host::ContextKind::Stream, 0))
+            .stream
+            .get_or_insert_default()
+    }
+
+    fn side(&mut self, flow: Flow) -> &mut Side {
+        match flow {
+            Flow::Request => &mut self.request,
+            Flow::Response => &mut self.response,
+        }
+    }
+
+    fn run(&mut self) {
+        self.create_context();
+        let request = &self.exchange.request;
+        let has_body = !request.frames.is_empty() || !request.trailers.is_empty();
+        let headers = request_headers(self.exchange);
+        self.receive_headers(Flow::Request, headers, !has_body);
+        let frames = self.exchange.request.frames.clone();
+        let has_trailers = !self.exchange.request.trailers.is_empty();
+        for (index, frame) in frames.iter().enumerate() {
+            let last = index + 1 == frames.len() && !has_trailers;
+            self.state().request_bytes += frame.len() as u64;
+            self.receive_data(Flow::Request, frame.clone().into_bytes(), last);
+        }
+        if has_trailers {
+            let trailers = HeaderMap::from_pairs(self.exchange.request.trailers.clone());
+            self.receive_trailers(Flow::Request, trailers);
+        }
+        self.wait_for_resume();
+        self.finish();
+    }
+
+    /// A paused stream may still be resumed by the root's ticks; then it is stalled.
+    fn wait_for_resume(&mut self) {
+        for _ in 0..RESUME_TICKS {
+            if self.is_over() || !self.tick() {
+                break;
+            }
+        }
+        if !self.is_over() {
+            self.incidents.push(Incident::Stalled { paused_in: self.paused_in });
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.response.ended || self.reset
+    }
+
+    /// One tick of the root, if it asked for ticks.
+    fn tick(&mut self) -> bool {
+        let Some(tick) = self.instance.callbacks().on_tick.clone() else { return false };
+        let state = self.instance.state();
+        if state.failed.is_some()
+            || state.contexts.get(&self.root).is_none_or(|root| root.tick_period_ms == 0)
+        {
+            return false;
+        }
+        let result = self.instance.call("proxy_on_tick", &tick, self.root, self.root);
+        let ok = result.is_ok();
+        if let Err(trap) = result {
+            self.incidents.push(Incident::Trap(trap));
+        }
+        self.run_deferred();
+        ok
+    }
+
+    fn create_context(&mut self) {
+        if self.instance.is_failed() {
+            return;
+        }
+        if let Some(create) = self.instance.callbacks().on_context_create.clone() {
+            let params = (self.id, self.root);
+            let result = self.instance.call("proxy_on_context_create", &create, self.id, params);
+            if let Err(trap) = result {
+                self.incidents.push(Incident::Trap(trap));
+            }
+            self.run_deferred();
+        }
+    }
+
+    // What arrives from the codec.
+
+    fn receive_headers(&mut self, flow: Flow, headers: HeaderMap, end: bool) {
+        if self.side(flow).aborted || self.reset {
+            return;
+        }
+        self.side(flow).end_seen = end;
+        self.state().direction(flow).headers = Some(headers);
+        let status = self.headers_callback(flow, end);
+        let side = self.side(flow);
+        if side.aborted {
+            self.send_reply();
+            return;
+        }
+        match status {
+            HeadersStatus::StopAll => side.iteration = Iteration::StopAll,
+            HeadersStatus::Continue => {
+                if side.iteration == Iteration::Continue && !side.headers_continued {
+                    side.headers_continued = true;
+                    self.pass_headers(flow, end);
+                }
+            }
+        }
+        self.send_reply();
+    }
+
+    fn receive_data(&mut self, flow: Flow, data: Vec<u8>, end: bool) {
+        if self.side(flow).aborted || self.reset {
+            return;
+        }
+        self.side(flow).end_seen |= end;
+        if self.side(flow).iteration == Iteration::StopAll {
+            self.side(flow).buffering = true;
+            self.state().direction(flow).body.buffered.extend(data);
+            return;
+        }
+        self.filter_data(flow, data, end);
+        self.send_reply();
+    }
+
+    fn receive_trailers(&mut self, flow: Flow, trailers: HeaderMap) {
+        if self.side(flow).aborted || self.reset {
+            return;
+        }
+        self.side(flow).end_seen = true;
+        self.state().direction(flow).trailers = Some(trailers);
+        if self.side(flow).iteration == Iteration::StopAll {
+            return;
+        }
+        self.filter_trailers(flow);
+        self.send_reply();
+    }
+
+    // The filter's turn.
+
+    /// `decodeData`, then `commonHandleAfterDataCallback`.
+    fn filter_data(&mut self, flow: Flow, data: Vec<u8>, end: bool) {
+        let had_trailers = self.state().direction(flow).trailers.is_some();
+        let (status, data) = self.data_callback(flow, data, end);
+        if self.side(flow).aborted {
+            return;
+        }
+        let trailers_added = !had_trailers && self.state().direction(flow).trailers.is_some();
+        let iteration = self.side(flow).iteration;
+        match status {
+            DataStatus::Continue if iteration == Iteration::StopSingle => {
+                self.hold(flow, data);
+                self.continue_iteration(flow);
+            }
+            DataStatus::Continue => {
+                self.pass_data(flow, data, end && !trailers_added);
+                if trailers_added {
+                    self.pass_trailers(flow);
+                }
+            }
+            DataStatus::StopAndBuffer | DataStatus::StopAndWatermark => {
+                if iteration == Iteration::Continue {
+                    self.side(flow).iteration = Iteration::StopSingle;
+                }
+                self.hold(flow, data);
+            }
+            DataStatus::StopNoBuffer => {
+                if iteration == Iteration::Continue {
+                    self.side(flow).iteration = Iteration::StopSingle;
+                }
+                // So that a later continue ends the stream even though nothing is held back.
+                if self.side(flow).end_seen {
+                    self.side(flow).buffering = true;
+                }
+            }
+        }
+    }
+
+    fn filter_trailers(&mut self, flow: Flow) {
+        let continues = self.trailers_callback(flow);
+        if self.side(flow).aborted {
+            return;
+        }
+        match (continues, self.side(flow).iteration) {
+            (true, Iteration::StopSingle) => self.continue_iteration(flow),
+            (true, _) => self.pass_trailers(flow),
+            (false, Iteration::Continue) => self.side(flow).iteration = Iteration::StopSingle,
+            (false, _) => {}
+        }
+    }
+
+    fn hold(&mut self, flow: Flow, data: Vec<u8>) {
+        self.side(flow).buffering = true;
+        self.state().direction(flow).body.buffered.extend(data);
+    }
+
+    /// `commonContinue`: what was held back goes on, from this filter if it stopped everything, from
+    /// the next one otherwise.
+    fn continue_iteration(&mut self, flow: Flow) {
+        let side = self.side(flow);
+        if side.aborted || side.ended || (side.iteration == Iteration::Continue && side.headers_continued)
+        {
+            return;
+        }
+        let from_here = side.iteration == Iteration::StopAll;
+        side.iteration = Iteration::Continue;
+        let (end_seen, buffering) = (side.end_seen, side.buffering);
+        let headers_continued = std::mem::replace(&mut side.headers_continued, true);
+        let had_trailers = self.state().direction(flow).trailers.is_some();
+        if self.state().direction(flow).headers.is_none() {
+            return;
+        }
+        if !headers_continued {
+            self.pass_headers(flow, end_seen && !buffering && !had_trailers);
+        }
+        if buffering {
+            let end = end_seen && !had_trailers;
+            self.side(flow).buffering = false;
+            let data = std::mem::take(&mut self.state().direction(flow).body.buffered);
+            if from_here {
+                self.filter_data(flow, data, end);
+            } else {
+                self.pass_data(flow, data, end);
+            }
+        }
+        // A body callback that stopped again holds the trailers back too.
+        if had_trailers && !self.side(flow).aborted {
+            if self.side(flow).iteration != Iteration::Continue {
+                return;
+            }
+            if from_here {
+                self.filter_trailers(flow);
+            } else {
+                self.pass_trailers(flow);
+            }
+        }
+    }
+
+    // What leaves the filter.
+
+    fn pass_headers(&mut self, flow: Flow, end: bool) {
+        let headers = self.state().direction(flow).headers.clone().unwrap_or_default();
+        let side = self.side(flow);
+        side.passed.headers = text_pairs(&headers);
+        side.headers_passed = true;
+        if flow == Flow::Request {
+            self.state().upstream_selected = true;
+        }
+        if end {
+            self.end(flow);
+        }
+    }
+
+    fn pass_data(&mut self, flow: Flow, data: Vec<u8>, end: bool) {
+        if flow == Flow::Response {
+            self.state().response_bytes += data.len() as u64;
+        }
+        self.side(flow).passed.body.extend(data);
+        if end {
+            self.end(flow);
+        }
+    }
+
+    fn pass_trailers(&mut self, flow: Flow) {
+        let trailers = self.state().direction(flow).trailers.clone().unwrap_or_default();
+        self.side(flow).passed.trailers = text_pairs(&trailers);
+        self.end(flow);
+    }
+
+    /// One direction has passed whole. The upstream answers a whole request.
+    fn end(&mut self, flow: Flow) {
+        if std::mem::replace(&mut self.side(flow).ended, true) || flow == Flow::Response {
+            return;
+        }
+        let mut seen = self.request.passed.clone();
+        // The router adds this on its way out.
+        seen.headers.push(("x-envoy-expected-rq-timeout-ms".to_owned(), "15000".to_owned()));
+        if !seen.trailers.is_empty() {
+            seen.headers.push(("transfer-encoding".to_owned(), "chunked".to_owned()));
+        }
+        let answer = upstream::answer(&self.exchange.upstream, &seen);
+        self.request.passed = seen;
+        let state = self.state();
+        state.response_code = answer.headers.get(b":status").and_then(status_code);
+        state.code_details = Some("via_upstream".to_owned());
+        self.receive_headers(Flow::Response, answer.headers, false);
+        let frames = answer.frames.len();
+        for (index, frame) in answer.frames.into_iter().enumerate() {
+            let last = index + 1 == frames && answer.trailers.is_none();
+            self.receive_data(Flow::Response, frame, last);
+        }
+        if let Some(trailers) = answer.trailers {
+            self.receive_trailers(Flow::Response, trailers);
+        }
+    }
+
+    // Callbacks.
+
+    /// Whether the callback is skipped, because its side of the stream is none of the filter's
+    /// business: the VM failed and the failure reply is on its way.
+    fn skips(&self, flow: Flow) -> bool {
+        flow == Flow::Response && self.failure_reply_sent
+    }
+
+    fn headers_callback(&mut self, flow: Flow, end: bool) -> HeadersStatus {
+        if self.skips(flow) {
+            return HeadersStatus::Continue;
+        }
+        if self.instance.is_failed() {
+            self.fail_stream();
+            return HeadersStatus::StopAll;
+        }
+        let direction = self.state().direction(flow);
+        direction.headers_visible = true;
+        direction.end_of_stream = end;
+        let count = count(direction.headers.as_ref());
+        let callbacks = self.instance.callbacks();
+        let (name, callback) = match flow {
+            Flow::Request => ("proxy_on_request_headers", callbacks.on_request_headers.clone()),
+            Flow::Response => ("proxy_on_response_headers", callbacks.on_response_headers.clone()),
+        };
+        let id = self.id;
+        let outcome = callback.map(|callback| match callback {
+            crate::vm::Headers::V0_1(f) => self.instance.call(name, &f, id, (id, count)),
+            crate::vm::Headers::V0_2(f) => {
+                self.instance.call(name, &f, id, (id, count, u32::from(end)))
+            }
+        });
+        // 1 pauses everything, since `allow_on_headers_stop_iteration` is off; 2 and 0 continue.
+        let status = match self.after_callback(name, outcome) {
+            Some(0 | 2) => HeadersStatus::Continue,
+            Some(_) | None => HeadersStatus::StopAll,
+        };
+        if status == HeadersStatus::Continue {
+            self.state().direction(flow).headers_visible = false;
+        } else {
+            self.paused_in = name;
+        }
+        status
+    }
+
+    fn data_callback(&mut self, flow: Flow, data: Vec<u8>, end: bool) -> (DataStatus, Vec<u8>) {
+        if self.skips(flow) {
+            return (DataStatus::Continue, data);
+        }
+        if self.instance.is_failed() {
+            self.fail_stream();
+            return (DataStatus::StopNoBuffer, data);
+        }
+        let direction = self.state().direction(flow);
+        direction.end_of_stream = end;
+        direction.in_last_body = end;
+        let body = &mut direction.body;
+        if body.buffering {
+            body.buffered.extend(data);
+            body.source = BodySource::Buffered;
+        } else {
+            body.frame = data;
+            body.source = BodySource::Frame;
+        }
+        let size = body.visible().map_or(0, Vec::len);
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        let callbacks = self.instance.callbacks();
+        let (name, callback) = match flow {
+            Flow::Request => ("proxy_on_request_body", callbacks.on_request_body.clone()),
+            Flow::Response => ("proxy_on_response_body", callbacks.on_response_body.clone()),
+        };
+        let id = self.id;
+        let outcome =
+            callback.map(|f| self.instance.call(name, &f, id, (id, size, u32::from(end))));
+        let status = match self.after_callback(name, outcome) {
+            Some(0) => DataStatus::Continue,
+            Some(1) => DataStatus::StopAndBuffer,
+            Some(2) => DataStatus::StopAndWatermark,
+            Some(_) | None => DataStatus::StopNoBuffer,
+        };
+        if status != DataStatus::Continue {
+            self.paused_in = name;
+        }
+        let direction = self.state().direction(flow);
+        direction.in_last_body = false;
+        let body = &mut direction.body;
+        body.buffering = status == DataStatus::StopAndBuffer;
+        if status == DataStatus::Continue {
+            body.source = BodySource::None;
+        }
+        let data = std::mem::take(&mut body.frame);
+        if body.source == BodySource::Frame {
+            // What the module may still read of a frame that it stopped is what is held back.
+            body.source = BodySource::Buffered;
+        }
+        (status, data)
+    }
+
+    fn trailers_callback(&mut self, flow: Flow) -> bool {
+        if self.skips(flow) {
+            return true;
+        }
+        if self.instance.is_failed() {
+            self.fail_stream();
+            return false;
+        }
+        let direction = self.state().direction(flow);
+        direction.trailers_visible = true;
+        let count = count(direction.trailers.as_ref());
+        let callbacks = self.instance.callbacks();
+        let (name, callback) = match flow {
+            Flow::Request => ("proxy_on_request_trailers", callbacks.on_request_trailers.clone()),
+            Flow::Response => {
+                ("proxy_on_response_trailers", callbacks.on_response_trailers.clone())
+            }
+        };
+        let id = self.id;
+        let outcome = callback.map(|f| self.instance.call(name, &f, id, (id, count)));
+        let continues = self.after_callback(name, outcome) == Some(0);
+        if continues {
+            self.state().direction(flow).trailers_visible = false;
+        } else {
+            self.paused_in = name;
+        }
+        continues
+    }
+
+    /// Ends a callback: its result counts unless the module asked for a local reply, and what waited
+    /// for the end is done. `None` stands for "stop", 0 for an absent callback.
+    fn after_callback(
+        &mut self,
+        _name: &'static str,
+        outcome: Option<Result<u32, Box<Trap>>>,
+    ) -> Option<u32> {
+        let stopped = self.instance.state().stop_iteration;
+        let result = match outcome {
+            None => Some(0),
+            Some(Ok(result)) if !stopped => Some(result),
+            Some(Ok(_)) => None,
+            Some(Err(trap)) => {
+                self.incidents.push(Incident::Trap(trap));
+                None
+            }
+        };
+        self.in_callback = true;
+        self.run_deferred();
+        self.in_callback = false;
+        if self.instance.is_failed() {
+            self.fail_stream();
+        }
+        result
+    }
+
+    fn run_deferred(&mut self) {
+        for deferred in self.instance.end_call() {
+            match deferred {
+                Deferred::ContinueRequest(id) if id == self.id => {
+                    self.continue_iteration(Flow::Request);
+                }
+                Deferred::ContinueResponse(id) if id == self.id => {
+                    self.continue_iteration(Flow::Response);
+                }
+                Deferred::CloseStream(id) if id == self.id => {
+                    self.state().closed = true;
+                    self.reset = true;
+                    self.incidents.push(Incident::Reset);
+                }
+                Deferred::LocalReply(id) if id == self.id => {
+                    if let Some(reply) = self.state().local_reply.take() {
+                        self.reply_locally(prepare(&reply));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if !self.in_callback {
+            self.send_reply();
+        }
+    }
+
+    /// `failStream`: 503 without a body, once.
+    fn fail_stream(&mut self) {
+        if std::mem::replace(&mut self.failure_reply_sent, true) {
+            return;
+        }
+        let reply = LocalReply {
+            status: 503,
+            details: b"wasm_fail_stream".to_vec(),
+            body: Vec::new(),
+            headers: Vec::new(),
+            grpc_status: 14,
+        };
+        self.reply_locally(prepare(&reply));
+    }
+
+    /// `sendLocalReply`: through the filters while there is no response yet, straight to the client
+    /// while its headers have not left, else the stream is reset.
+    fn reply_locally(&mut self, reply: Reply) {
+        if self.state().replied || self.response.ended || self.reset {
+            if self.state().replied && !self.failure_reply_sent {
+                self.incidents.push(Incident::SecondReply);
+            }
+            return;
+        }
+        if self.response.headers_passed {
+            self.reset = true;
+            self.incidents.push(Incident::Reset);
+            return;
+        }
+        self.state().replied = true;
+        self.request.aborted = true;
+        let has_response = self.state().response.headers.is_some();
+        let state = self.state();
+        state.response_code = reply.headers.get(b":status").and_then(status_code);
+        state.code_details = Some(reply.details.clone());
+        if has_response {
+            self.response.aborted = true;
+            self.response.passed =
+                Message { headers: text_pairs(&reply.headers), body: reply.body, trailers: Vec::new() };
+            self.response.headers_passed = true;
+            self.response.ended = true;
+        } else {
+            self.reply = Some(reply);
+        }
+    }
+
+    /// Sends the reply that waits, through the encode side.
+    fn send_reply(&mut self) {
+        let Some(reply) = self.reply.take() else { return };
+        let end = reply.body.is_empty();
+        self.receive_headers(Flow::Response, reply.headers, end);
+        if !end {
+            self.receive_data(Flow::Response, reply.body, true);
+        }
+    }
+
+    /// The end of the stream: access log, then done, then delete. A failed VM is not called.
+    fn finish(&mut self) {
+        let now = crate::host::wall_clock_ns().cast_signed();
+        let state = self.state();
+        state.duration_ns = Some(now.saturating_sub(state.start_ns));
+        let id = self.id;
+        if let Some(log) = self.instance.callbacks().on_log.clone().filter(|_| !self.instance.is_failed()) {
+            self.state().access_log = true;
+            let outcome = self.instance.call("proxy_on_log", &log, id, id);
+            self.state().access_log = false;
+            self.end_of_life_callback(outcome);
+        }
+        if let Some(done) = self.instance.callbacks().on_done.clone().filter(|_| !self.instance.is_failed()) {
+            let outcome = self.instance.call("proxy_on_done", &done, id, id).map(drop);
+            self.end_of_life_callback(outcome);
+        }
+        if let Some(delete) = self.instance.callbacks().on_delete.clone().filter(|_| !self.instance.is_failed()) {
+            let outcome = self.instance.call("proxy_on_delete", &delete, id, id);
+            self.end_of_life_callback(outcome);
+        }
+    }
+
+    fn end_of_life_callback(&mut self, outcome: Result<(), Box<Trap>>) {
+        if let Err(trap) = outcome {
+            self.incidents.push(Incident::Trap(trap));
+        }
+        self.instance.end_call();
+    }
+
+    fn result(&mut self) -> ExchangeResult {
+        let response = (self.response.ended && !self.reset).then(|| {
+            let message = self.response.passed.clone();
+            let status = message
+                .headers
+                .iter()
+                .find(|(name, _)| name == ":status")
+                .and_then(|(_, value)| value.parse().ok())
+                .unwrap_or(0);
+            ClientResponse { status, message }
+        });
+        let upstream = self.request.headers_passed.then(|| self.request.passed.clone());
+        ExchangeResult {
+            name: self.exchange.name.clone(),
+            response,
+            upstream,
+            logs: self.instance.state_mut().logs.take(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HeadersStatus {
+    Continue,
+    StopAll,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DataStatus {
+    Continue,
+    StopAndBuffer,
+    StopAndWatermark,
+    StopNoBuffer,
+}
+
+/// The request's headers as the filter sees them, with what Envoy adds before.
+fn request_headers(exchange: &Exchange) -> HeaderMap {
+    let request = &exchange.request;
+    let mut headers = HeaderMap::from_pairs([
+        (":authority", request.host.as_str()),
+        (":path", &request.path),
+        (":method", &request.method),
+        (":scheme", "http"),
+    ]);
+    for (name, value) in &request.headers {
+        headers.add(name.as_bytes(), value.as_bytes());
+    }
+    headers.add(b"x-forwarded-proto", b"http");
+    headers.add(b"x-request-id", b"00000000-0000-4000-8000-000000000001");
+    headers
+}
+
+/// `Utility::prepareLocalReply` (Envoy `source/common/http/utility.cc`).
+fn prepare(reply: &LocalReply) -> Reply {
+    let mut headers = HeaderMap::from_pairs([(":status", reply.status.to_string())]);
+    for (name, value) in &reply.headers {
+        headers.add(name, value);
+    }
+    if reply.body.is_empty() {
+        headers.remove(b"content-length");
+        headers.remove(b"content-type");
+    } else {
+        headers.replace(b"content-length", reply.body.len().to_string().as_bytes());
+        if headers.get(b"content-type").is_none() {
+            headers.add(b"content-type", b"text/plain");
+        }
+    }
+    Reply {
+        headers,
+        body: reply.body.clone(),
+        details: String::from_utf8_lossy(&reply.details).into_owned(),
+    }
+}
+
+fn status_code(value: &[u8]) -> Option<u32> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn count(headers: Option<&HeaderMap>) -> u32 {
+    u32::try_from(headers.map_or(0, HeaderMap::len)).unwrap_or(u32::MAX)
+}
+
+fn text_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    headers.iter().map(|(name, value)| (text(name), text(value))).collect()
+}

@@ -1,0 +1,329 @@
+//! The load sequence: base VM, then a canary for each plugin
+//! (proxy-wasm-cpp-host `src/wasm.cc`, `createWasm`, `initialize`, `canary`).
+
+use std::sync::Arc;
+
+use crate::{
+    bench::{Phase, PhaseClock},
+    host::{LogLine, Phase as CallPhase, Plugin, Process},
+    verdict::{Finding, Rule},
+    vm::{Instance, InstantiateErrorKind, NewContext, Template, Trap, TrapKind},
+};
+
+/// A loaded instance with its root context.
+pub struct Loaded {
+    /// The instance.
+    pub instance: Instance,
+    /// The root's context id.
+    pub root: u32,
+}
+
+/// What came of loading a plugin.
+pub struct LoadRun {
+    /// The instance as far as it got; `None` where nothing could be instantiated.
+    pub loaded: Option<Loaded>,
+    /// What was found, the first cause first.
+    pub findings: Vec<Finding>,
+    /// Whether Envoy would accept the configuration.
+    pub accepted: bool,
+    /// What the module logged.
+    pub logs: Vec<LogLine>,
+    /// A limit of filtergate, not the module, ended the load.
+    pub undecided: bool,
+}
+
+/// Envoy's line where the canary or worker does not start.
+const START_FAILED: &str = "Wasm VM failed Failed to start base Wasm";
+const CONFIGURE_FAILED: &str = "Wasm VM failed Failed to configure base Wasm plugin";
+const INITIALIZE_FAILED: &str = "Wasm VM failed Failed to initialize Wasm code";
+
+/// Instantiates the module and starts it, as the base VM does.
+///
+/// # Errors
+///
+/// With the finding that says why, and whether it leaves the verdict open.
+fn initialize(
+    template: &Template,
+    plugin: &Plugin,
+    process: &Arc<Process>,
+    names: bool,
+    clock: &mut PhaseClock,
+) -> Result<Instance, (Finding, Vec<LogLine>, bool)> {
+    let instantiated = clock.measure(Phase::Instantiate, || {
+        template.instantiate(plugin.clone(), Arc::clone(process))
+    });
+    let mut instance = match instantiated {
+        Ok(instance) => instance,
+        Err(error) => {
+            let undecided = error.kind == InstantiateErrorKind::Limit;
+            return Err((instantiate_finding(&error), Vec::new(), undecided));
+        }
+    };
+    match clock.measure(Phase::Start, || start(&mut instance, template)) {
+        Ok(()) => Ok(instance),
+        Err(trap) => {
+            let undecided = matches!(trap.kind, TrapKind::Limit(_));
+            let logs = instance.state_mut().logs.take();
+            Err((start_finding(&trap, names), logs, undecided))
+        }
+    }
+}
+
+fn instantiate_finding(error: &crate::vm::InstantiateError) -> Finding {
+    match error.kind {
+        InstantiateErrorKind::Refused => {
+            let mut finding = Finding::error(
+                Rule::LoadInstantiate,
+                format!("the module cannot be instantiated: {}", error.message),
+            )
+            .envoy("Failed to create new Wasm instance")
+            .help("memory: lower the initial size (the cap is 1 GiB); segments and start section: check the linker's flags");
+            if let Some(trap) = &error.trap {
+                finding = finding.evidence(trap.backtrace.iter().cloned());
+            }
+            finding
+        }
+        InstantiateErrorKind::Timeout => Finding::error(
+            Rule::HazardHangsEnvoy,
+            "the start section does not end: Envoy would hang while it loads the configuration, with no log line",
+        )
+        .help("do not roll this module out; move the work out of the start section"),
+        InstantiateErrorKind::CrashesEnvoy => {
+            Finding::error(Rule::HazardCrashesEnvoy, format!("in the start section: {}", error.message))
+                .envoy("Caught Segmentation fault, suspect faulting address 0x0")
+                .help("do not roll this module out; call host functions from `_initialize` or a callback, not from the start section")
+        }
+        InstantiateErrorKind::Limit => {
+            Finding::warning(Rule::LimitReached, format!("instantiation was given up: {}", error.message))
+        }
+    }
+}
+
+/// `startVm`: `_initialize` then `main` or `__main_void`, else `_start`, on the VM's context and under
+/// the start allow-list.
+fn start(instance: &mut Instance, template: &Template) -> Result<(), Box<Trap>> {
+    const VM_CONTEXT: u32 = 0;
+    instance.state_mut().phase = CallPhase::Start;
+    let result = match instance.export::<(), ()>("_initialize") {
+        Some(initialize) => {
+            instance.call("_initialize", &initialize, VM_CONTEXT, ()).and_then(|()| {
+                let main = instance.export::<(u32, u32), u32>("main");
+                let main_void = instance
+                    .export::<(), u32>("__main_void")
+                    .filter(|_| template.target().envoy_minor() >= 39);
+                // The result of main is ignored.
+                match (main, main_void) {
+                    (Some(main), _) => {
+                        instance.call("main", &main, VM_CONTEXT, (0, 0)).map(drop)
+                    }
+                    (None, Some(main)) => {
+                        instance.call("__main_void", &main, VM_CONTEXT, ()).map(drop)
+                    }
+                    (None, None) => Ok(()),
+                }
+            })
+        }
+        None => match instance.export::<(), ()>("_start") {
+            Some(start) => instance.call("_start", &start, VM_CONTEXT, ()),
+            None => Ok(()),
+        },
+    };
+    instance.state_mut().phase = CallPhase::Free;
+    instance.end_call();
+    result
+}
+
+fn start_finding(trap: &Trap, names: bool) -> Finding {
+    match &trap.kind {
+        TrapKind::Guest(_) => trap_finding(Rule::LoadStartTrap, trap, names, "")
+            .help("the module's constructors or main failed: the backtrace and the log lines say where"),
+        TrapKind::Restricted { function } => trap_finding(
+            Rule::LoadStartTrap,
+            trap,
+            names,
+            &format!(": it called `{function}`, which Envoy forbids before proxy_on_vm_start"),
+        )
+        .help("move that call into proxy_on_vm_start or proxy_on_configure; a WASI command that calls proc_exit should be built as a reactor (exporting _initialize)"),
+        _ => return hazard_finding(trap, &format!("`{}`", trap.function)),
+    }
+    .envoy(INITIALIZE_FAILED)
+}
+
+/// A finding for a trap of the guest's own.
+pub(super) fn trap_finding(rule: Rule, trap: &Trap, names: bool, why: &str) -> Finding {
+    let mut finding =
+        Finding::error(rule, format!("`{}` trapped: {}{why}", trap.function, trap.reason()))
+            .evidence(trap.backtrace.iter().cloned());
+    finding.envoy_messages = trap.envoy_messages(names);
+    finding
+}
+
+/// A finding for what Envoy would not survive, or what filtergate itself gave up.
+pub(super) fn hazard_finding(trap: &Trap, what: &str) -> Finding {
+    match &trap.kind {
+        TrapKind::CrashesEnvoy(why) => {
+            Finding::error(Rule::HazardCrashesEnvoy, format!("in {what}: {why}"))
+                .envoy("Caught Segmentation fault, suspect faulting address 0x8")
+                .help("do not roll this module out: the whole proxy would die")
+        }
+        TrapKind::Timeout => Finding::error(
+            Rule::HazardHangsEnvoy,
+            format!("{what} does not end within its time: Envoy has no limit and would hang there, with no log line"),
+        )
+        .help("do not roll this module out; if the work only takes long, raise --callback-timeout to see it through"),
+        _ => Finding::warning(Rule::LimitReached, format!("{what} was given up: {}", trap.reason())),
+    }
+    .evidence(trap.backtrace.iter().cloned())
+}
+
+/// Loads a plugin in an instance of its own: initialize, then the root's start and configure.
+pub fn load_plugin(
+    template: &Template,
+    plugin: &Plugin,
+    process: &Arc<Process>,
+    has_function_names: bool,
+    clock: &mut PhaseClock,
+) -> LoadRun {
+    let mut instance = match initialize(template, plugin, process, has_function_names, clock) {
+        Ok(instance) => instance,
+        Err((finding, logs, undecided)) => {
+            return LoadRun {
+                loaded: None,
+                findings: vec![finding],
+                accepted: false,
+                logs,
+                undecided,
+            };
+        }
+    };
+    let root = instance.add_context(NewContext::Root);
+    let mut findings = Vec::new();
+    let mut undecided = false;
+    let started = clock.measure(Phase::VmStart, || {
+        on_start(&mut instance, root, has_function_names, &mut findings, &mut undecided)
+    });
+    let accepted = started
+        && clock.measure(Phase::Configure, || {
+            on_configure(&mut instance, root, has_function_names, &mut findings, &mut undecided)
+        });
+    let logs = instance.state_mut().logs.take();
+    LoadRun { loaded: Some(Loaded { instance, root }), findings, accepted, logs, undecided }
+}
+
+/// `onStart`: a trap in `proxy_on_context_create` does not keep `proxy_on_vm_start` from being
+/// called, nor the start from succeeding.
+fn on_start(
+    instance: &mut Instance,
+    root: u32,
+    names: bool,
+    findings: &mut Vec<Finding>,
+    undecided: &mut bool,
+) -> bool {
+    if let Some(create) = instance.callbacks().on_context_create.clone() {
+        instance.state_mut().configuring = true;
+        let result = instance.call("proxy_on_context_create", &create, root, (root, 0));
+        instance.state_mut().configuring = false;
+        if let Err(trap) = result {
+            let guest = matches!(trap.kind, TrapKind::Guest(_) | TrapKind::Restricted { .. });
+            if !guest {
+                *undecided |= matches!(trap.kind, TrapKind::Limit(_));
+                findings.push(hazard_finding(&trap, "`proxy_on_context_create` of the root"));
+                return false;
+            }
+            findings.push(
+                trap_finding(Rule::RootContextTrap, &trap, names, " (root context)")
+                    .help("the log lines before it say why; AssemblyScript: register a root context for this root_id"),
+            );
+        }
+    }
+    let started = match instance.callbacks().on_vm_start.clone() {
+        None => true,
+        Some(vm_start) => {
+            let size = u32::try_from(instance.state().plugin.vm_configuration.len());
+            let params = (root, size.unwrap_or(u32::MAX));
+            match instance.call("proxy_on_vm_start", &vm_start, root, params) {
+                Ok(0) => {
+                    if findings.is_empty() {
+                        findings.push(
+                            Finding::error(Rule::RootVmStartFalse, "`proxy_on_vm_start` returned false")
+                                .help("the module's log lines say why; check the VM configuration (--vm-config)"),
+                        );
+                    }
+                    false
+                }
+                Ok(_) => true,
+                Err(trap) => {
+                    if matches!(trap.kind, TrapKind::Guest(_) | TrapKind::Restricted { .. }) {
+                        match findings.first_mut() {
+                            // A consequence of the first trap: its lines belong to that finding.
+                            Some(first) => first.envoy_messages.extend(trap.envoy_messages(names)),
+                            None => findings.push(
+                                trap_finding(Rule::RootVmStartTrap, &trap, names, "")
+                                    .help("the module's log lines before it say why"),
+                            ),
+                        }
+                    } else {
+                        *undecided |= matches!(trap.kind, TrapKind::Limit(_));
+                        findings.push(hazard_finding(&trap, "`proxy_on_vm_start`"));
+                    }
+                    false
+                }
+            }
+        }
+    };
+    instance.end_call();
+    if !started && let Some(first) = findings.first_mut() {
+        first.envoy_messages.push(START_FAILED.to_owned());
+    }
+    if started && let Some(first) = findings.first_mut() {
+        first.message.push_str(
+            "; proxy_on_vm_start still succeeds, so that Envoy accepts the configuration and then answers every request with 503",
+        );
+    }
+    started
+}
+
+/// `onConfigure`: a VM that has failed before is not asked.
+fn on_configure(
+    instance: &mut Instance,
+    root: u32,
+    names: bool,
+    findings: &mut Vec<Finding>,
+    undecided: &mut bool,
+) -> bool {
+    if instance.is_failed() {
+        return true;
+    }
+    let Some(configure) = instance.callbacks().on_configure.clone() else { return true };
+    let size = u32::try_from(instance.state().plugin.configuration.len()).unwrap_or(u32::MAX);
+    instance.state_mut().configuring = true;
+    let result = instance.call("proxy_on_configure", &configure, root, (root, size));
+    instance.state_mut().configuring = false;
+    instance.end_call();
+    let finding = match result {
+        Ok(0) => {
+            let help = if size == 0 {
+                "the module's log lines say why; it was given no configuration: pass one with --config"
+            } else {
+                "the module's log lines say why; check the configuration that was given with --config"
+            };
+            Finding::error(
+                Rule::RootConfigureFalse,
+                format!("`proxy_on_configure` returned false for a configuration of {size} bytes"),
+            )
+            .help(help)
+        }
+        Ok(_) => return true,
+        Err(trap) if matches!(trap.kind, TrapKind::Guest(_) | TrapKind::Restricted { .. }) => {
+            trap_finding(Rule::RootConfigureTrap, &trap, names, "")
+                .help("the module's log lines before it say why; if it needs a configuration, pass one with --config")
+        }
+        Err(trap) => {
+            *undecided |= matches!(trap.kind, TrapKind::Limit(_));
+            findings.push(hazard_finding(&trap, "`proxy_on_configure`"));
+            return false;
+        }
+    };
+    findings.push(finding.envoy(CONFIGURE_FAILED));
+    false
+}

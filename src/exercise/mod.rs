@@ -1,0 +1,14 @@
+//! Exercising a compiled module: the load sequence for each root_id, and exchanges.
+
+mod exchange;
+mod http;
+mod load;
+mod roots;
+mod upstream;
+
+pub use exchange::{
+    ClientResponse, Exchange, ExchangeResult, Message, Request, Upstream, smoke_exchanges,
+};
+pub use http::{Incident, run_exchange};
+pub use load::{LoadRun, Loaded, load_plugin};
+pub use roots::{ExerciseOptions, Exercised, RootRun, exercise};

@@ -1,0 +1,169 @@
+//! Contexts: the VM's, roots and streams, and what a stream makes visible to the module.
+
+use super::header_map::HeaderMap;
+
+/// What a context stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContextKind {
+    /// The VM: `_initialize`, `_start`, `main` and allocations run on it.
+    Vm,
+    /// A plugin.
+    Root,
+    /// A stream.
+    Stream,
+}
+
+/// A context of one instance.
+#[derive(Debug)]
+pub struct Context {
+    /// What it stands for.
+    pub kind: ContextKind,
+    /// The root's id, for a stream.
+    pub parent: u32,
+    /// The HTTP stream, for a stream context.
+    pub stream: Option<Box<StreamState>>,
+    /// Milliseconds between ticks; 0 is off. On roots.
+    pub tick_period_ms: u32,
+    /// The root answered 0 from `proxy_on_done` and has not called `proxy_done` yet.
+    pub pending_done: bool,
+}
+
+impl Context {
+    /// A context without a stream.
+    pub fn new(kind: ContextKind, parent: u32) -> Self {
+        Self { kind, parent, stream: None, tick_period_ms: 0, pending_done: false }
+    }
+}
+
+/// Which direction of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Downstream to upstream.
+    Request,
+    /// Upstream to downstream.
+    Response,
+}
+
+/// Which bytes a body callback shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BodySource {
+    /// None: reading gives no bytes, setting is refused.
+    #[default]
+    None,
+    /// The frame that just arrived.
+    Frame,
+    /// What was buffered so far, with the frame.
+    Buffered,
+}
+
+/// A body on its way through the filter.
+#[derive(Debug, Default)]
+pub struct Body {
+    /// The frame that just arrived.
+    pub frame: Vec<u8>,
+    /// What the filter manager holds back.
+    pub buffered: Vec<u8>,
+    /// What is visible now.
+    pub source: BodySource,
+    /// The last body callback asked for buffering.
+    pub buffering: bool,
+}
+
+impl Body {
+    /// The bytes that the module sees, if it sees any.
+    pub fn visible(&self) -> Option<&Vec<u8>> {
+        match self.source {
+            BodySource::None => None,
+            BodySource::Frame => Some(&self.frame),
+            BodySource::Buffered => Some(&self.buffered),
+        }
+    }
+
+    /// The same, to change.
+    pub fn visible_mut(&mut self) -> Option<&mut Vec<u8>> {
+        match self.source {
+            BodySource::None => None,
+            BodySource::Frame => Some(&mut self.frame),
+            BodySource::Buffered => Some(&mut self.buffered),
+        }
+    }
+}
+
+/// One direction of a stream.
+#[derive(Debug, Default)]
+pub struct Direction {
+    /// Headers, once they arrived.
+    pub headers: Option<HeaderMap>,
+    /// Whether the module can reach them now.
+    pub headers_visible: bool,
+    /// Trailers, once they arrived or were added.
+    pub trailers: Option<HeaderMap>,
+    /// Whether the module can reach them now.
+    pub trailers_visible: bool,
+    /// The body.
+    pub body: Body,
+    /// `end_of_stream` of the running or last callback.
+    pub end_of_stream: bool,
+    /// Whether the running callback is the body's, which may create trailers.
+    pub in_last_body: bool,
+}
+
+/// A local reply that waits to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalReply {
+    /// HTTP status.
+    pub status: u32,
+    /// Response code details.
+    pub details: Vec<u8>,
+    /// Body.
+    pub body: Vec<u8>,
+    /// Headers to add.
+    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// gRPC status; outside of 0 to 16 is none.
+    pub grpc_status: i32,
+}
+
+/// What is known of one HTTP stream.
+#[derive(Debug, Default)]
+pub struct StreamState {
+    /// Downstream to upstream.
+    pub request: Direction,
+    /// Upstream to downstream.
+    pub response: Direction,
+    /// `proxy_on_log` is running: header maps come from the access log, and are read-only.
+    pub access_log: bool,
+    /// The reply that the module asked for, taken by the driver.
+    pub local_reply: Option<LocalReply>,
+    /// Further replies asked for, which Envoy ignores.
+    pub ignored_replies: u32,
+    /// A reply was sent.
+    pub replied: bool,
+    /// The module asked for a reset.
+    pub closed: bool,
+    /// Bytes of the request's body that arrived.
+    pub request_bytes: u64,
+    /// Bytes of the response's body that were sent.
+    pub response_bytes: u64,
+    /// The status of the response, once there is one.
+    pub response_code: Option<u32>,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub code_details: Option<String>,
+    /// Wall-clock start, nanoseconds since the epoch.
+    pub start_ns: i64,
+    /// The request is complete, with its duration.
+    pub duration_ns: Option<i64>,
+    /// State that the module wrote with `proxy_set_property`, by path.
+    pub filter_state: std::collections::BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The upstream was chosen.
+    pub upstream_selected: bool,
+}
+
+impl StreamState {
+    /// One direction.
+    pub fn direction(&mut self, flow: Flow) -> &mut Direction {
+        match flow {
+            Flow::Request => &mut self.request,
+            Flow::Response => &mut self.response,
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Header maps: which one a module can reach when, and what it may do with it
+//! (Envoy `source/extensions/common/wasm/context.cc`, `getMap`, `getConstMap`).
+
+use crate::abi::{AbiVersion, Status};
+
+use super::{
+    context::{Direction, Flow, StreamState},
+    header_map::HeaderMap,
+    memory::{Guest, give, read, write_u32},
+    pairs,
+    state::{HostResult, HostState},
+};
+
+/// A header map type of the ABI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MapType {
+    Headers(Flow),
+    Trailers(Flow),
+    /// gRPC metadata and HTTP call responses: reachable only in callbacks of calls.
+    Call,
+}
+
+impl MapType {
+    /// A type above 7 is refused before anything else.
+    fn from_abi(value: u32) -> HostResult<Self> {
+        Ok(match value {
+            0 => Self::Headers(Flow::Request),
+            1 => Self::Trailers(Flow::Request),
+            2 => Self::Headers(Flow::Response),
+            3 => Self::Trailers(Flow::Response),
+            4..=7 => Self::Call,
+            _ => return Err(Status::BadArgument.into()),
+        })
+    }
+}
+
+/// The map for reading, if it is available now.
+fn readable(stream: &mut StreamState, map: MapType) -> Option<&HeaderMap> {
+    let access_log = stream.access_log;
+    match map {
+        MapType::Headers(flow) => {
+            let direction = stream.direction(flow);
+            (access_log || direction.headers_visible).then_some(direction.headers.as_ref()).flatten()
+        }
+        // The access log never has request trailers.
+        MapType::Trailers(Flow::Request) if access_log => None,
+        MapType::Trailers(flow) => {
+            let direction = stream.direction(flow);
+            (access_log || direction.trailers_visible)
+                .then_some(direction.trailers.as_ref())
+                .flatten()
+        }
+        MapType::Call => None,
+    }
+}
+
+/// The map for changing, if it is available now. The last body callback makes trailers on demand.
+fn writable(stream: &mut StreamState, map: MapType) -> Option<&mut HeaderMap> {
+    match map {
+        MapType::Headers(flow) => {
+            let direction = stream.direction(flow);
+            direction.headers_visible.then_some(direction.headers.as_mut()).flatten()
+        }
+        MapType::Trailers(flow) => trailers_mut(stream.direction(flow)),
+        MapType::Call => None,
+    }
+}
+
+fn trailers_mut(direction: &mut Direction) -> Option<&mut HeaderMap> {
+    if direction.in_last_body && direction.trailers.is_none() {
+        direction.trailers = Some(HeaderMap::new());
+        direction.trailers_visible = true;
+    }
+    direction.trailers_visible.then_some(direction.trailers.as_mut()).flatten()
+}
+
+fn change(
+    state: &mut HostState,
+    map: MapType,
+    added: usize,
+    how: impl FnOnce(&mut HeaderMap),
+) -> HostResult {
+    state.charge(added)?;
+    let stream = state.stream()?.ok_or(Status::BadArgument)?;
+    how(writable(stream, map).ok_or(Status::BadArgument)?);
+    Ok(())
+}
+
+/// `proxy_add_header_map_value`.
+pub fn proxy_add_header_map_value(
+    guest: &mut Guest<'_>,
+    map: u32,
+    key_ptr: u32,
+    key_size: u32,
+    value_ptr: u32,
+    value_size: u32,
+) -> HostResult {
+    let map = MapType::from_abi(map)?;
+    guest.data().context_id()?;
+    let key = read(guest, key_ptr, key_size)?;
+    let value = read(guest, value_ptr, value_size)?;
+    change(guest.data_mut(), map, key.len() + value.len(), |headers| headers.add(&key, &value))
+}
+
+/// `proxy_replace_header_map_value`: adds the header where it is absent.
+pub fn proxy_replace_header_map_value(
+    guest: &mut Guest<'_>,
+    map: u32,
+    key_ptr: u32,
+    key_size: u32,
+    value_ptr: u32,
+    value_size: u32,
+) -> HostResult {
+    let map = MapType::from_abi(map)?;
+    guest.data().context_id()?;
+    let key = read(guest, key_ptr, key_size)?;
+    let value = read(guest, value_ptr, value_size)?;
+    change(guest.data_mut(), map, key.len() + value.len(), |headers| headers.replace(&key, &value))
+}
+
+/// `proxy_remove_header_map_value`: Ok for an absent key.
+pub fn proxy_remove_header_map_value(
+    guest: &mut Guest<'_>,
+    map: u32,
+    key_ptr: u32,
+    key_size: u32,
+) -> HostResult {
+    let map = MapType::from_abi(map)?;
+    guest.data().context_id()?;
+    let key = read(guest, key_ptr, key_size)?;
+    change(guest.data_mut(), map, 0, |headers| headers.remove(&key))
+}
+
+/// `proxy_get_header_map_value`: the first value. An absent key is NotFound, and Ok with no bytes
+/// for ABI 0.1.0.
+pub fn proxy_get_header_map_value(
+    guest: &mut Guest<'_>,
+    map: u32,
+    key_ptr: u32,
+    key_size: u32,
+    value_ptr_ptr: u32,
+    value_size_ptr: u32,
+) -> HostResult {
+    let map = MapType::from_abi(map)?;
+    guest.data().context_id()?;
+    let key = read(guest, key_ptr, key_size)?;
+    let old_abi = guest.data().abi == AbiVersion::V0_1_0;
+    let stream = guest.data_mut().stream()?;
+    let value = match stream {
+        None => return Err(Status::BadArgument.into()),
+        Some(stream) => {
+            let access_log = stream.access_log;
+            match readable(stream, map) {
+                Some(headers) => headers.get(&key).map(<[u8]>::to_vec),
+                None if access_log => None,
+                None => return Err(Status::BadArgument.into()),
+            }
+        }
+    };
+    match value {
+        Some(value) => give(guest, &value, value_ptr_ptr, value_size_ptr),
+        None if old_abi => give(guest, b"", value_ptr_ptr, value_size_ptr),
+        None => Err(Status::NotFound.into()),
+    }
+}
+
+/// `proxy_get_header_map_pairs`: no bytes at all for an empty or unavailable map.
+pub fn proxy_get_header_map_pairs(
+    guest: &mut Guest<'_>,
+    map: u32,
+    ptr_ptr: u32,
+    size_ptr: u32,
+) -> HostResult {
+    let map = MapType::from_abi(map)?;
+    let encoded = match guest.data_mut().stream()? {
+        Some(stream) => match readable(stream, map) {
+            Some(headers) if !headers.is_empty() => {
+                let entries: Vec<_> = headers.iter().collect();
+                pairs::encode(entries.into_iter())
+            }
+            _ => Vec::new(),
+        },
+        None => Vec::new(),
+    };
+    give(guest, &encoded, ptr_ptr, size_ptr)
+}
+
+/// `proxy_set_header_map_pairs`: everything is replaced, pseudo headers too, so that a malformed
+/// list empties the map.
+pub fn proxy_set_header_map_pairs(
+    guest: &mut Guest<'_>,
+    map: u32,
+    ptr: u32,
+    size: u32,
+) -> HostResult {
+    let map = MapType::from_abi(map)?;
+    guest.data().context_id()?;
+    let bytes = read(guest, ptr, size)?;
+    let entries = pairs::decode(&bytes);
+    change(guest.data_mut(), map, bytes.len(), |headers| {
+        headers.clear();
+        for (name, value) in &entries {
+            headers.add(name, value);
+        }
+    })
+}
+
+/// `proxy_get_header_map_size`: bytes, not entries.
+pub fn proxy_get_header_map_size(guest: &mut Guest<'_>, map: u32, size_ptr: u32) -> HostResult {
+    let map = MapType::from_abi(map)?;
+    let stream = guest.data_mut().stream()?.ok_or(Status::BadArgument)?;
+    let size = readable(stream, map).ok_or(Status::BadArgument)?.byte_size();
+    write_u32(guest, size_ptr, u32::try_from(size).unwrap_or(u32::MAX))
+}

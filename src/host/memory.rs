@@ -1,0 +1,141 @@
+//! The guest's memory, and allocation in it.
+
+use wasmtime::{AsContextMut, Caller, Memory, SharedMemory};
+
+use crate::abi::Status;
+
+use super::state::{Exit, HostResult, HostState, HostTrap, Phase};
+
+/// The memory that the host uses: the last exported one, else the last imported one
+/// (proxy-wasm-cpp-host `src/v8/v8.cc`, `link`).
+#[derive(Clone)]
+pub enum GuestMemory {
+    /// An ordinary memory.
+    Plain(Memory),
+    /// A shared memory.
+    Shared(SharedMemory),
+}
+
+/// A caller whose store holds a [`HostState`].
+pub type Guest<'a> = Caller<'a, HostState>;
+
+fn no_memory() -> Exit {
+    HostTrap::CrashesEnvoy(
+        "a host function needs the module's memory, but the module neither exports nor imports one \
+         (or is still being instantiated): Envoy dies of a segmentation fault"
+            .to_owned(),
+    )
+    .into()
+}
+
+/// The bytes of a shared memory.
+///
+/// No other thread runs a guest on this memory: each store's shared memories are its own, and
+/// filtergate starts no guest threads.
+#[allow(unsafe_code, reason = "wasmtime offers shared memory only as cells")]
+fn shared_bytes(memory: &SharedMemory) -> &'static mut [u8] {
+    let cells = memory.data();
+    // SAFETY: the memory lives as long as the store, whose host functions are the only users of
+    // this slice, one at a time, and never while guest code runs.
+    unsafe { std::slice::from_raw_parts_mut(cells.as_ptr().cast::<u8>().cast_mut(), cells.len()) }
+}
+
+/// The memory's bytes and the host's state, both to change.
+pub fn split<'a>(guest: &'a mut Guest<'_>) -> HostResult<(&'a mut [u8], &'a mut HostState)> {
+    if guest.data().phase == Phase::Instantiate {
+        return Err(no_memory());
+    }
+    match guest.data().memory.clone() {
+        Some(GuestMemory::Plain(memory)) => Ok(memory.data_and_store_mut(guest)),
+        Some(GuestMemory::Shared(memory)) => Ok((shared_bytes(&memory), guest.data_mut())),
+        None => Err(no_memory()),
+    }
+}
+
+/// The range `ptr..ptr + len`, if it lies in the memory (`V8::getMemory`).
+pub fn slice(memory: &[u8], ptr: u32, len: u32) -> Option<&[u8]> {
+    // Envoy refuses a range that ends beyond the largest 32-bit address.
+    let end = ptr.checked_add(len)?;
+    memory.get(ptr as usize..end as usize)
+}
+
+/// Copies a range out of the memory.
+pub fn read(guest: &mut Guest<'_>, ptr: u32, len: u32) -> HostResult<Vec<u8>> {
+    if ptr.checked_add(len).is_none() {
+        return Err(Status::InvalidMemoryAccess.into());
+    }
+    let (memory, _) = split(guest)?;
+    slice(memory, ptr, len).map(<[u8]>::to_vec).ok_or_else(|| Status::InvalidMemoryAccess.into())
+}
+
+/// Writes bytes, failing with `InvalidMemoryAccess`.
+pub fn write(guest: &mut Guest<'_>, ptr: u32, bytes: &[u8]) -> HostResult {
+    let len = u32::try_from(bytes.len()).map_err(|_| Exit::from(Status::InvalidMemoryAccess))?;
+    if ptr.checked_add(len).is_none() {
+        return Err(Status::InvalidMemoryAccess.into());
+    }
+    let (memory, _) = split(guest)?;
+    let start = ptr as usize;
+    match memory.get_mut(start..start + bytes.len()) {
+        Some(target) => {
+            target.copy_from_slice(bytes);
+            Ok(())
+        }
+        None => Err(Status::InvalidMemoryAccess.into()),
+    }
+}
+
+/// Writes a 32-bit word.
+pub fn write_u32(guest: &mut Guest<'_>, ptr: u32, value: u32) -> HostResult {
+    write(guest, ptr, &value.to_le_bytes())
+}
+
+/// Writes a 64-bit word.
+pub fn write_u64(guest: &mut Guest<'_>, ptr: u32, value: u64) -> HostResult {
+    write(guest, ptr, &value.to_le_bytes())
+}
+
+/// Asks the guest for memory (`WasmBase::allocMemory`): its allocator runs on the VM's context under
+/// the allocation allow-list. `None` where it gives 0, an address outside the memory, or traps.
+fn allocate(guest: &mut Guest<'_>, len: u32) -> HostResult<Option<u32>> {
+    let Some(allocator) = guest.data().allocator.clone() else { return Ok(None) };
+    let state = guest.data_mut();
+    let (current, effective) = (state.current.replace(0), std::mem::take(&mut state.effective));
+    state.phase = Phase::Malloc;
+    let result = allocator.call(guest.as_context_mut(), len);
+    let state = guest.data_mut();
+    // Envoy lifts every restriction after an allocation, whatever stood before it.
+    state.phase = Phase::Free;
+    (state.current, state.effective) = (current, effective);
+    match result {
+        Ok(0) => Ok(None),
+        Ok(address) => {
+            if address.checked_add(len).is_none() {
+                return Ok(None);
+            }
+            let (memory, _) = split(guest)?;
+            Ok(slice(memory, address, len).map(|_| address))
+        }
+        Err(error) => {
+            // Time, limits and Envoy's own death end the whole call, not just the allocation.
+            if let Some(trap) = HostTrap::beyond_the_guest(&error) {
+                return Err(trap.into());
+            }
+            guest.data_mut().allocator_trap.get_or_insert(error);
+            Ok(None)
+        }
+    }
+}
+
+/// Hands bytes to the guest in memory of its own, and writes where they are and how many
+/// (`copyToPointerSize`). Without bytes nothing is allocated.
+pub fn give(guest: &mut Guest<'_>, bytes: &[u8], ptr_ptr: u32, size_ptr: u32) -> HostResult {
+    let len = u32::try_from(bytes.len()).map_err(|_| Exit::from(Status::InvalidMemoryAccess))?;
+    let mut address = 0;
+    if len > 0 {
+        address = allocate(guest, len)?.ok_or(Status::InvalidMemoryAccess)?;
+        write(guest, address, bytes)?;
+    }
+    write_u32(guest, ptr_ptr, address)?;
+    write_u32(guest, size_ptr, len)
+}

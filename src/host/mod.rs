@@ -1,0 +1,35 @@
+//! The mock Proxy-Wasm host: what Envoy offers to a module, one file for each family of functions.
+//!
+//! Host functions follow proxy-wasm-cpp-host `src/exports.cc` and Envoy's
+//! `source/extensions/common/wasm/context.cc`. The order of their checks matters: a module sees which
+//! one fails first.
+
+mod buffers;
+mod calls;
+mod context;
+mod env;
+mod header_map;
+mod headers;
+mod link;
+mod logging;
+mod memory;
+mod metrics;
+pub mod pairs;
+mod process;
+mod properties;
+mod shared;
+mod state;
+mod stream;
+mod wasi;
+
+pub use calls::NOT_MODELLED;
+pub use context::{Body, BodySource, Context, ContextKind, Direction, Flow, LocalReply, StreamState};
+pub use env::wall_clock_ns;
+pub use header_map::HeaderMap;
+pub use link::{define_imports, function_label};
+pub use logging::{LogLevel, LogLine, LogSink};
+pub use memory::GuestMemory;
+pub use process::Process;
+pub use state::{
+    Deferred, Exit, HostResult, HostState, HostTrap, Phase, Plugin, StoreLimits, VmFailure,
+};

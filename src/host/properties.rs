@@ -1,0 +1,365 @@
+//! Properties: `proxy_get_property` and `proxy_set_property` on a plain HTTP exchange
+//! (Envoy `source/extensions/common/wasm/context.cc` and `filters/common/expr/context.cc`).
+
+use crate::abi::Status;
+
+use super::{
+    context::{Flow, StreamState},
+    header_map::HeaderMap,
+    memory::{Guest, give, read},
+    pairs,
+    state::{HostResult, HostState},
+};
+
+/// A value on the way down a path, as far as an exchange has such values.
+enum Value {
+    Text(Vec<u8>),
+    Int(i64),
+    UInt(u64),
+    Bool(bool),
+    /// Nanoseconds, a duration or a point in time.
+    Nanos(i64),
+    /// Headers as a map: values of one name are joined with commas.
+    Headers(HeaderMap),
+    /// A map without entries.
+    EmptyMap,
+    /// A message without content, with these fields.
+    EmptyMessage(&'static [(&'static str, Field)]),
+    /// A group such as `request`, whose keys Envoy cannot list.
+    Group(Group),
+}
+
+/// What a field of an empty message is.
+#[derive(Clone, Copy)]
+enum Field {
+    Text(&'static str),
+    Message,
+    Map,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Group {
+    Request,
+    Response,
+    Connection,
+    Upstream,
+    Source,
+    Destination,
+    Xds,
+    FilterState,
+}
+
+const METADATA: &[(&str, Field)] =
+    &[("filter_metadata", Field::Map), ("typed_filter_metadata", Field::Map)];
+
+const NODE: &[(&str, Field)] = &[
+    ("id", Field::Text("")),
+    ("cluster", Field::Text("")),
+    ("metadata", Field::Message),
+    ("dynamic_parameters", Field::Map),
+    ("locality", Field::Message),
+    ("user_agent_name", Field::Text("envoy")),
+    ("user_agent_version", Field::Text("")),
+    ("user_agent_build_version", Field::Message),
+    ("extensions", Field::Map),
+    ("client_features", Field::Map),
+    ("listening_addresses", Field::Map),
+];
+
+/// Where the exchange takes place, as properties tell it.
+const DOWNSTREAM_REMOTE: (&str, i64) = ("127.0.0.1:40000", 40000);
+const DOWNSTREAM_LOCAL: (&str, i64) = ("127.0.0.1:10000", 10000);
+const UPSTREAM_REMOTE: (&str, i64) = ("127.0.0.1:8080", 8080);
+const UPSTREAM_LOCAL: &str = "127.0.0.1:40001";
+const CONNECTION_ID: u64 = 1;
+
+/// `proxy_get_property`: parts of the path are separated by NUL.
+pub fn proxy_get_property(
+    guest: &mut Guest<'_>,
+    path_ptr: u32,
+    path_size: u32,
+    value_ptr_ptr: u32,
+    value_size_ptr: u32,
+) -> HostResult {
+    guest.data().context_id()?;
+    let path = read(guest, path_ptr, path_size)?;
+    let value = property(guest.data_mut(), &path)?;
+    give(guest, &value, value_ptr_ptr, value_size_ptr)
+}
+
+/// `proxy_set_property`: state of the stream, under the path as it is.
+pub fn proxy_set_property(
+    guest: &mut Guest<'_>,
+    path_ptr: u32,
+    path_size: u32,
+    value_ptr: u32,
+    value_size: u32,
+) -> HostResult {
+    guest.data().context_id()?;
+    let path = read(guest, path_ptr, path_size)?;
+    let value = read(guest, value_ptr, value_size)?;
+    let state = guest.data_mut();
+    state.charge(path.len() + value.len())?;
+    let stream = state.stream()?.ok_or(Status::NotFound)?;
+    stream.filter_state.insert(path, value);
+    Ok(())
+}
+
+fn property(state: &mut HostState, path: &[u8]) -> HostResult<Vec<u8>> {
+    // A NUL at the end separates nothing.
+    let path = path.strip_suffix(b"\0").unwrap_or(path);
+    if path.is_empty() {
+        return Err(Status::SerializationFailure.into());
+    }
+    let mut parts = path.split(|byte| *byte == 0);
+    let first = parts.next().unwrap_or_default();
+    let mut value = top_level(state, first)?;
+    for part in parts {
+        value = step(state, &value, part)?.ok_or(Status::NotFound)?;
+    }
+    serialise(&value)
+}
+
+fn top_level(state: &mut HostState, name: &[u8]) -> HostResult<Value> {
+    let has_stream = state.stream()?.is_some();
+    let group = match name {
+        b"request" => Some(Group::Request),
+        b"response" => Some(Group::Response),
+        b"connection" => Some(Group::Connection),
+        b"upstream" => Some(Group::Upstream),
+        b"source" => Some(Group::Source),
+        b"destination" => Some(Group::Destination),
+        b"filter_state" | b"upstream_filter_state" => Some(Group::FilterState),
+        // The only group that root contexts have too.
+        b"xds" => return Ok(Value::Group(Group::Xds)),
+        _ => None,
+    };
+    let plugin_text = |text: &str| Value::Text(text.as_bytes().to_vec());
+    match (group, name) {
+        (Some(group), _) if has_stream => return Ok(Value::Group(group)),
+        (None, b"metadata") if has_stream => return Ok(Value::EmptyMessage(METADATA)),
+        (None, b"connection_id") if has_stream => return Ok(Value::UInt(CONNECTION_ID)),
+        (None, b"plugin_root_id") => {
+            state.read_root_id = true;
+            return Ok(plugin_text(&state.plugin.root_id));
+        }
+        (None, b"plugin_vm_id") => return Ok(plugin_text(&state.plugin.vm_id)),
+        // The VM's context has no plugin, and so no name.
+        (None, b"plugin_name") if state.context_id()? != 0 => {
+            return Ok(plugin_text(&state.plugin.name));
+        }
+        _ => {}
+    }
+    match state.stream()?.and_then(|stream| stream.filter_state.get(name)) {
+        Some(value) => Ok(Value::Text(value.clone())),
+        None => Err(Status::NotFound.into()),
+    }
+}
+
+fn step(state: &mut HostState, value: &Value, part: &[u8]) -> HostResult<Option<Value>> {
+    Ok(match value {
+        Value::Group(group) => {
+            let group = *group;
+            let stream = state.stream()?;
+            group_field(group, stream, part)
+        }
+        Value::Headers(map) => {
+            let all: Vec<_> = map.get_all(part).collect();
+            (!all.is_empty()).then(|| Value::Text(all.join(&b','.to_owned())))
+        }
+        Value::EmptyMessage(fields) => {
+            fields.iter().find(|(name, _)| name.as_bytes() == part).map(|(_, field)| match field {
+                Field::Text(text) => Value::Text(text.as_bytes().to_vec()),
+                Field::Message => Value::EmptyMessage(&[]),
+                Field::Map => Value::EmptyMap,
+            })
+        }
+        _ => None,
+    })
+}
+
+fn group_field(group: Group, stream: Option<&mut StreamState>, part: &[u8]) -> Option<Value> {
+    let text = |text: &str| Some(Value::Text(text.as_bytes().to_vec()));
+    if group == Group::Xds && part == b"node" {
+        return Some(Value::EmptyMessage(NODE));
+    }
+    let stream = stream?;
+    match group {
+        Group::Request => request_field(stream, part),
+        Group::Response => response_field(stream, part),
+        Group::Connection => match part {
+            b"id" => Some(Value::UInt(CONNECTION_ID)),
+            b"mtls" | b"peer_certificate_valid" => Some(Value::Bool(false)),
+            b"requested_server_name" => text(""),
+            _ => None,
+        },
+        Group::Source => address_field(DOWNSTREAM_REMOTE, part),
+        Group::Destination => address_field(DOWNSTREAM_LOCAL, part),
+        Group::Upstream if stream.upstream_selected => match part {
+            b"local_address" => text(UPSTREAM_LOCAL),
+            b"locality" => Some(Value::EmptyMessage(&[])),
+            b"transport_failure_reason" => text(""),
+            b"request_attempt_count" => Some(Value::UInt(1)),
+            b"num_endpoints" => Some(Value::UInt(1)),
+            _ => address_field(UPSTREAM_REMOTE, part),
+        },
+        Group::Upstream => match part {
+            b"transport_failure_reason" => text(""),
+            b"request_attempt_count" => Some(Value::UInt(0)),
+            b"num_endpoints" => Some(Value::UInt(1)),
+            _ => None,
+        },
+        Group::Xds => match part {
+            b"cluster_name" => text("upstream"),
+            b"route_name" | b"filter_chain_name" => text(""),
+            b"virtual_host_name" => text("upstream"),
+            b"listener_direction" => Some(Value::Int(0)),
+            b"cluster_metadata" | b"route_metadata" | b"virtual_host_metadata"
+            | b"listener_metadata" => Some(Value::EmptyMessage(METADATA)),
+            b"upstream_host_metadata" | b"upstream_host_locality_metadata"
+                if stream.upstream_selected =>
+            {
+                Some(Value::EmptyMessage(METADATA))
+            }
+            _ => None,
+        },
+        Group::FilterState => None,
+    }
+}
+
+fn address_field((address, port): (&str, i64), part: &[u8]) -> Option<Value> {
+    match part {
+        b"address" => Some(Value::Text(address.as_bytes().to_vec())),
+        b"port" => Some(Value::Int(port)),
+        _ => None,
+    }
+}
+
+/// The headers of a direction as attributes see them: while the module can reach them, and in the
+/// access log.
+fn attribute_headers(stream: &mut StreamState, flow: Flow) -> Option<&HeaderMap> {
+    let access_log = stream.access_log;
+    let direction = stream.direction(flow);
+    (access_log || direction.headers_visible).then_some(direction.headers.as_ref()).flatten()
+}
+
+fn header_map(headers: Option<&HeaderMap>) -> Value {
+    match headers {
+        Some(map) if !map.is_empty() => Value::Headers(map.clone()),
+        _ => Value::EmptyMap,
+    }
+}
+
+fn byte_count(bytes: usize) -> Value {
+    Value::Int(i64::try_from(bytes).unwrap_or(i64::MAX))
+}
+
+fn request_field(stream: &mut StreamState, part: &[u8]) -> Option<Value> {
+    let (received, start, duration) =
+        (stream.request_bytes, stream.start_ns, stream.duration_ns);
+    let received = i64::try_from(received).unwrap_or(i64::MAX);
+    let headers = attribute_headers(stream, Flow::Request);
+    let header = |name: &[u8]| {
+        headers.and_then(|map| map.get(name)).map(|value| Value::Text(value.to_vec()))
+    };
+    let path = headers.and_then(|map| map.get(b":path"));
+    match part {
+        b"path" => header(b":path"),
+        b"url_path" => path.map(|path| {
+            Value::Text(path.split(|b| *b == b'?').next().unwrap_or_default().to_vec())
+        }),
+        b"query" => path.map(|path| {
+            let query = path.splitn(2, |b| *b == b'?').nth(1).unwrap_or_default();
+            Value::Text(query.split(|b| *b == b'#').next().unwrap_or_default().to_vec())
+        }),
+        b"host" => header(b":authority"),
+        b"scheme" => header(b":scheme"),
+        b"method" => header(b":method"),
+        b"referer" => header(b"referer"),
+        b"useragent" => header(b"user-agent"),
+        b"id" => header(b"x-request-id"),
+        b"headers" => Some(header_map(headers)),
+        b"headers_bytes" => Some(byte_count(headers.map_or(0, HeaderMap::byte_size))),
+        b"time" => Some(Value::Nanos(start)),
+        b"protocol" => Some(Value::Text(b"HTTP/1.1".to_vec())),
+        b"size" => match headers.and_then(|map| map.get(b"content-length")) {
+            Some(length) => std::str::from_utf8(length).ok()?.parse().ok().map(Value::Int),
+            None => Some(Value::Int(received)),
+        },
+        b"total_size" => {
+            let bytes = headers.map_or(0, HeaderMap::byte_size);
+            Some(Value::Int(received.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX))))
+        }
+        b"duration" => duration.map(Value::Nanos),
+        _ => None,
+    }
+}
+
+fn response_field(stream: &mut StreamState, part: &[u8]) -> Option<Value> {
+    let (sent, code) = (stream.response_bytes, stream.response_code);
+    let details = stream.code_details.clone();
+    let sent = i64::try_from(sent).unwrap_or(i64::MAX);
+    let trailers = {
+        let visible = stream.access_log || stream.response.trailers_visible;
+        visible.then(|| stream.response.trailers.clone()).flatten()
+    };
+    let headers = attribute_headers(stream, Flow::Response);
+    match part {
+        b"code" => code.map(|code| Value::Int(code.into())),
+        b"code_details" => details.map(|details| Value::Text(details.into_bytes())),
+        b"flags" => Some(Value::Int(0)),
+        b"grpc_status" => {
+            let status = |map: Option<&HeaderMap>| {
+                std::str::from_utf8(map?.get(b"grpc-status")?).ok()?.parse().ok()
+            };
+            status(trailers.as_ref())
+                .or_else(|| status(headers))
+                .or_else(|| code.map(grpc_status_of_http))
+                .map(Value::Int)
+        }
+        b"headers" => Some(header_map(headers)),
+        b"trailers" => Some(header_map(trailers.as_ref())),
+        b"headers_bytes" => Some(byte_count(headers.map_or(0, HeaderMap::byte_size))),
+        b"size" => Some(Value::Int(sent)),
+        b"total_size" => {
+            let bytes = headers.map_or(0, HeaderMap::byte_size)
+                + trailers.as_ref().map_or(0, HeaderMap::byte_size);
+            Some(Value::Int(sent.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX))))
+        }
+        _ => None,
+    }
+}
+
+/// The mapping of the gRPC specification, which Envoy applies to responses without a grpc-status.
+fn grpc_status_of_http(code: u32) -> i64 {
+    match code {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
+fn serialise(value: &Value) -> HostResult<Vec<u8>> {
+    Ok(match value {
+        Value::Text(text) => text.clone(),
+        Value::Int(number) | Value::Nanos(number) => number.to_le_bytes().to_vec(),
+        Value::UInt(number) => number.to_le_bytes().to_vec(),
+        Value::Bool(yes) => vec![u8::from(*yes)],
+        Value::Headers(map) => {
+            let mut joined = Vec::<(Vec<u8>, Vec<u8>)>::new();
+            for (name, _) in map.iter() {
+                if joined.iter().all(|(known, _)| known != name) {
+                    let all: Vec<_> = map.get_all(name).collect();
+                    joined.push((name.to_vec(), all.join(&b','.to_owned())));
+                }
+            }
+            pairs::encode(joined.iter().map(|(name, value)| (name.as_slice(), value.as_slice())))
+        }
+        Value::EmptyMap => vec![0; 4],
+        Value::EmptyMessage(_) => Vec::new(),
+        Value::Group(_) => return Err(Status::SerializationFailure.into()),
+    })
+}

@@ -1,0 +1,357 @@
+//! What the host keeps for one instance of a module.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use wasmtime::{ResourceLimiter, TypedFunc};
+
+use crate::{
+    abi::{AbiVersion, HOST_FUNCTIONS, Status},
+    target::Target,
+};
+
+use super::{
+    context::{Context, ContextKind, StreamState},
+    logging::LogSink,
+    memory::GuestMemory,
+    process::Process,
+};
+
+/// The plugin configuration under which a module runs.
+#[derive(Debug, Clone, Default)]
+pub struct Plugin {
+    /// The plugin's name in Envoy's configuration.
+    pub name: String,
+    /// Which of the module's filters.
+    pub root_id: String,
+    /// Names the VM; instances with one `vm_id` share data and queues.
+    pub vm_id: String,
+    /// The bytes of the plugin configuration.
+    pub configuration: Vec<u8>,
+    /// The bytes of the VM configuration.
+    pub vm_configuration: Vec<u8>,
+}
+
+/// What a module is doing, which decides what the host lets it do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The start section and segments, while the module is instantiated. Envoy has given itself
+    /// neither a memory nor a context yet, so that a host function which needs one kills it.
+    Instantiate,
+    /// `_initialize`, `_start`, `main`: only the start allow-list.
+    Start,
+    /// An allocation that the host asked for: only the allocation allow-list.
+    Malloc,
+    /// Anything else: everything.
+    Free,
+}
+
+/// Why a host function ended the guest's run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostTrap {
+    /// Called while it is not allowed; Envoy's own word for it.
+    #[error("restricted_callback")]
+    Restricted {
+        /// `env.proxy_get_property`.
+        function: String,
+    },
+    /// Envoy itself would die here.
+    #[error("{0}")]
+    CrashesEnvoy(String),
+    /// The callback ran over its time.
+    #[error("the callback ran over its time")]
+    Interrupted,
+    /// A limit that keeps filtergate itself safe.
+    #[error("filtergate's limit reached: {0}")]
+    Limit(String),
+}
+
+impl HostTrap {
+    /// The trap in `error` that ends a whole callback even where a nested call met it: anything but
+    /// a trap of the guest's own and a restricted call.
+    pub fn beyond_the_guest(error: &wasmtime::Error) -> Option<Self> {
+        if error.downcast_ref::<wasmtime::Trap>() == Some(&wasmtime::Trap::Interrupt) {
+            return Some(Self::Interrupted);
+        }
+        match error.downcast_ref::<Self>() {
+            None | Some(Self::Restricted { .. }) => None,
+            Some(trap) => Some(trap.clone()),
+        }
+    }
+}
+
+/// How a host function ends before its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// With this result code or errno.
+    Code(u32),
+    /// By ending the guest's run.
+    Trap(HostTrap),
+}
+
+impl From<Status> for Exit {
+    fn from(status: Status) -> Self {
+        Self::Code(status as u32)
+    }
+}
+
+impl From<HostTrap> for Exit {
+    fn from(trap: HostTrap) -> Self {
+        Self::Trap(trap)
+    }
+}
+
+/// `Ok(())` is result code 0.
+pub type HostResult<T = ()> = Result<T, Exit>;
+
+/// Work that waits for the end of the outermost call into the guest
+/// (`DeferAfterCallActions` in proxy-wasm-cpp-host `src/context.cc`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deferred {
+    /// Go on with the request side of this stream.
+    ContinueRequest(u32),
+    /// Go on with the response side of this stream.
+    ContinueResponse(u32),
+    /// Reset this stream.
+    CloseStream(u32),
+    /// Answer this stream with the reply kept in its state.
+    LocalReply(u32),
+    /// The root context whose shutdown is done.
+    RootDone(u32),
+}
+
+/// Why the VM is failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmFailure {
+    /// The export that trapped.
+    pub function: String,
+    /// The trap's text as Envoy has it.
+    pub reason: String,
+}
+
+/// Memory and table limits of one store.
+#[derive(Debug, Clone)]
+pub struct StoreLimits {
+    /// Bytes that one memory may have.
+    pub memory_bytes: usize,
+    /// Elements that one table may have.
+    pub table_elements: usize,
+    /// The largest size asked for and refused at creation, for the message.
+    pub refused: Option<String>,
+    /// The largest size that a memory reached, bytes.
+    pub peak_memory_bytes: usize,
+}
+
+impl ResourceLimiter for StoreLimits {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let allowed = desired <= self.memory_bytes;
+        if allowed {
+            self.peak_memory_bytes = self.peak_memory_bytes.max(desired);
+        } else if current == 0 {
+            self.refused = Some(format!(
+                "the module asks for {} pages of memory, the limit is {}",
+                desired >> 16,
+                self.memory_bytes >> 16
+            ));
+        }
+        Ok(allowed)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= self.table_elements)
+    }
+
+    // Modules may have many memories and tables; each is limited, and V8 limits none of these.
+    fn instances(&self) -> usize {
+        1 << 16
+    }
+
+    fn memories(&self) -> usize {
+        1 << 10
+    }
+
+    fn tables(&self) -> usize {
+        1 << 10
+    }
+}
+
+/// Everything that the host knows while a guest runs: the data of its store.
+pub struct HostState {
+    /// Memory and table limits.
+    pub limits: StoreLimits,
+    /// The ABI version by the marker.
+    pub abi: AbiVersion,
+    /// The plugin.
+    pub plugin: Plugin,
+    /// What the guest is doing.
+    pub phase: Phase,
+    /// Functions that may be called in [`Phase::Start`], over [`HOST_FUNCTIONS`].
+    pub start_allowed: u128,
+    /// The same for [`Phase::Malloc`].
+    pub malloc_allowed: u128,
+    /// Whether `poll_oneoff` succeeds.
+    pub poll_oneoff_succeeds: bool,
+    /// The memory that the host reads and writes.
+    pub memory: Option<GuestMemory>,
+    /// `malloc` or `proxy_on_memory_allocate`.
+    pub allocator: Option<TypedFunc<u32, u32>>,
+    /// The allocator's export name.
+    pub allocator_name: &'static str,
+    /// Contexts by id; 0 is the VM's.
+    pub contexts: BTreeMap<u32, Context>,
+    /// The id that the next context gets.
+    pub next_context: u32,
+    /// The context of the callback that runs; `None` outside of one.
+    pub current: Option<u32>,
+    /// What `proxy_set_effective_context` chose; 0 is "the current one".
+    pub effective: u32,
+    /// The plugin whose configuration can be read, while it is being configured.
+    pub configuring: bool,
+    /// Set by `proxy_send_local_response` until the running callback ends.
+    pub stop_iteration: bool,
+    /// What waits for the end of the outermost call.
+    pub deferred: Vec<Deferred>,
+    /// Set by the first trap; a failed VM is called no more.
+    pub failed: Option<VmFailure>,
+    /// A trap in the allocator while the host called it.
+    pub allocator_trap: Option<wasmtime::Error>,
+    /// Log lines of the guest.
+    pub logs: LogSink,
+    /// What all instances share.
+    pub process: Arc<Process>,
+    /// Calls of each host function, over [`HOST_FUNCTIONS`].
+    pub calls: Box<[u64]>,
+    /// Whether `plugin_root_id` was read.
+    pub read_root_id: bool,
+    /// The id that the next metric of each class gets.
+    pub metric_ids: super::metrics::MetricIds,
+    /// Status code and message for `proxy_get_status`.
+    pub call_status: (u32, Vec<u8>),
+    /// Bytes that the guest made the host keep.
+    pub host_bytes: usize,
+}
+
+/// What a guest may make the host keep in header maps, bodies, shared data and the like.
+const MAX_HOST_BYTES: usize = 256 << 20;
+
+impl HostState {
+    /// The state of an instance that is about to be made.
+    pub fn new(
+        limits: StoreLimits,
+        abi: AbiVersion,
+        target: &Target,
+        plugin: Plugin,
+        process: Arc<Process>,
+    ) -> Self {
+        Self {
+            limits,
+            abi,
+            plugin,
+            phase: Phase::Instantiate,
+            start_allowed: target.start_allow_list(),
+            malloc_allowed: target.malloc_allow_list(),
+            poll_oneoff_succeeds: target.poll_oneoff_succeeds(),
+            memory: None,
+            allocator: None,
+            allocator_name: "malloc",
+            contexts: BTreeMap::new(),
+            next_context: 1,
+            current: None,
+            effective: 0,
+            configuring: false,
+            stop_iteration: false,
+            deferred: Vec::new(),
+            failed: None,
+            allocator_trap: None,
+            logs: LogSink::default(),
+            process,
+            calls: vec![0; HOST_FUNCTIONS.len()].into(),
+            read_root_id: false,
+            metric_ids: Default::default(),
+            call_status: (0, Vec::new()),
+            host_bytes: 0,
+        }
+    }
+
+    /// Takes note of a call of the host function with this index, and refuses it where Envoy does.
+    pub fn enter(&mut self, index: usize) -> Result<(), HostTrap> {
+        self.calls[index] += 1;
+        let allowed = match self.phase {
+            Phase::Free | Phase::Instantiate => return Ok(()),
+            Phase::Start => self.start_allowed,
+            Phase::Malloc => self.malloc_allowed,
+        };
+        if allowed & (1 << index) != 0 {
+            return Ok(());
+        }
+        let function = &HOST_FUNCTIONS[index];
+        let module = function.namespace.modules().last().copied().unwrap_or_default();
+        Err(HostTrap::Restricted { function: format!("{module}.{}", function.name) })
+    }
+
+    /// The context that host functions act on: the effective one if it was chosen and still
+    /// exists, else the current one (`contextOrEffectiveContext`).
+    pub fn context_id(&self) -> HostResult<u32> {
+        if self.effective != 0 && self.contexts.contains_key(&self.effective) {
+            return Ok(self.effective);
+        }
+        self.current.ok_or_else(|| {
+            HostTrap::CrashesEnvoy(
+                "a host function was called from the start section, before Envoy has a context for it: \
+                 Envoy dies of a segmentation fault"
+                    .to_owned(),
+            )
+            .into()
+        })
+    }
+
+    /// The context that host functions act on.
+    pub fn context(&mut self) -> HostResult<&mut Context> {
+        let id = self.context_id()?;
+        // The VM's context is always there.
+        Ok(self.contexts.entry(id).or_insert_with(|| Context::new(ContextKind::Vm, 0)))
+    }
+
+    /// The root context of the one that host functions act on: itself, unless it is a stream's.
+    pub fn root_id(&self) -> HostResult<u32> {
+        let id = self.context_id()?;
+        Ok(match self.contexts.get(&id) {
+            Some(context) if context.kind == ContextKind::Stream => context.parent,
+            _ => id,
+        })
+    }
+
+    /// The stream of the context that host functions act on.
+    pub fn stream(&mut self) -> HostResult<Option<&mut StreamState>> {
+        Ok(self.context()?.stream.as_deref_mut())
+    }
+
+    /// Allocates a context id; ids start at 1 and are not reused.
+    pub fn add_context(&mut self, context: Context) -> u32 {
+        let id = self.next_context;
+        self.next_context += 1;
+        self.contexts.insert(id, context);
+        id
+    }
+
+    /// Counts bytes that the guest makes the host keep.
+    pub fn charge(&mut self, bytes: usize) -> Result<(), HostTrap> {
+        self.host_bytes = self.host_bytes.saturating_add(bytes);
+        if self.host_bytes > MAX_HOST_BYTES {
+            return Err(HostTrap::Limit(format!(
+                "the module made the host keep more than {} MiB of headers, bodies and shared data",
+                MAX_HOST_BYTES >> 20
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,379 @@
+//! Imports, exports, memories and sizes of a module, read in one pass without its function bodies.
+
+use wasmparser::{
+    CompositeInnerType, Encoding, ExternalKind, HeapType, AbstractHeapType, Name, NameSectionReader, BinaryReader,
+    Parser, Payload, RefType, TypeRef, ValType,
+};
+
+use crate::abi::{FuncType, ValueType};
+
+/// What is imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImportKind {
+    /// A function of this type.
+    Func(FuncType),
+    /// A memory.
+    Memory(MemoryFacts),
+    /// A table.
+    Table(TableFacts),
+    /// A global.
+    Global,
+    /// An exception tag.
+    Tag,
+}
+
+/// An import of the module, in the order of the import section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// Import module.
+    pub module: String,
+    /// Import name.
+    pub name: String,
+    /// What is imported.
+    pub kind: ImportKind,
+}
+
+/// What is exported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExternKind {
+    /// A function of this type.
+    Func(FuncType),
+    /// The memory with this index.
+    Memory(u32),
+    /// A table.
+    Table,
+    /// A global of this type.
+    Global(ValueType),
+    /// An exception tag.
+    Tag,
+}
+
+/// An export of the module, in the order of the export section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// Export name.
+    pub name: String,
+    /// What is exported.
+    pub kind: ExternKind,
+}
+
+/// A memory's limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryFacts {
+    /// Pages of 64 KiB at the start.
+    pub initial_pages: u64,
+    /// The most pages it may grow to.
+    pub maximum_pages: Option<u64>,
+    /// A 64-bit memory.
+    pub memory64: bool,
+    /// A shared memory.
+    pub shared: bool,
+}
+
+/// A table's limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableFacts {
+    /// Elements at the start.
+    pub initial: u64,
+    /// The most elements it may grow to.
+    pub maximum: Option<u64>,
+}
+
+/// What the module's sections say.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Imports in order.
+    pub imports: Vec<Import>,
+    /// Exports in order.
+    pub exports: Vec<Export>,
+    /// All memories, imported ones first.
+    pub memories: Vec<MemoryFacts>,
+    /// All tables, imported ones first.
+    pub tables: Vec<TableFacts>,
+    /// Number of function bodies.
+    pub functions: u32,
+    /// Bytes of the code section: what compile time goes with.
+    pub code_bytes: u64,
+    /// Bytes of custom sections: what it does not go with.
+    pub custom_bytes: u64,
+    /// Names of the custom sections in order.
+    pub custom_sections: Vec<String>,
+    /// Whether there is a start section.
+    pub start_section: bool,
+    /// `producers`: language, processed-by and SDK entries as `(field, name, version)`.
+    pub producers: Vec<(String, String, String)>,
+    /// The module's own name in its `name` section.
+    pub module_name: Option<String>,
+}
+
+/// Why the sections cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// A component, which Envoy's engine does not run.
+    #[error("this is a component, not a core module")]
+    Component,
+    /// Anything else.
+    #[error("{message} (at offset {offset:#x})")]
+    Malformed {
+        /// The parser's words.
+        message: String,
+        /// Where in the file.
+        offset: usize,
+    },
+}
+
+impl From<wasmparser::BinaryReaderError> for ParseError {
+    fn from(error: wasmparser::BinaryReaderError) -> Self {
+        Self::Malformed { message: error.message().to_owned(), offset: error.offset() as usize }
+    }
+}
+
+impl Facts {
+    /// The function export called `name`.
+    pub fn exported_func(&self, name: &str) -> Option<&FuncType> {
+        self.exports.iter().find_map(|export| match &export.kind {
+            ExternKind::Func(ty) if export.name == name => Some(ty),
+            _ => None,
+        })
+    }
+
+    /// Whether any memory is imported or exported, so that a host can reach it.
+    pub fn has_reachable_memory(&self) -> bool {
+        self.exports.iter().any(|export| matches!(export.kind, ExternKind::Memory(_)))
+            || self.imports.iter().any(|import| matches!(import.kind, ImportKind::Memory(_)))
+    }
+}
+
+struct Types {
+    types: Vec<Option<FuncType>>,
+    /// Type index of each function, imported ones first.
+    funcs: Vec<u32>,
+    globals: Vec<ValueType>,
+}
+
+impl Types {
+    fn func_type(&self, type_index: u32, offset: usize) -> Result<FuncType, ParseError> {
+        self.types.get(type_index as usize).cloned().flatten().ok_or_else(|| {
+            ParseError::Malformed {
+                message: format!("type {type_index} is no function type"),
+                offset,
+            }
+        })
+    }
+
+    fn func(&self, index: u32, offset: usize) -> Result<FuncType, ParseError> {
+        let type_index = self.funcs.get(index as usize).ok_or_else(|| ParseError::Malformed {
+            message: format!("there is no function {index}"),
+            offset,
+        })?;
+        self.func_type(*type_index, offset)
+    }
+}
+
+/// Reads the sections of `bytes`. Function bodies are skipped, so that this costs next to nothing
+/// and says nothing of their validity.
+///
+/// # Errors
+///
+/// Where the bytes are no core module, or its sections cannot be read.
+pub fn parse(bytes: &[u8]) -> Result<Facts, ParseError> {
+    let mut facts = Facts::default();
+    let mut types = Types { types: Vec::new(), funcs: Vec::new(), globals: Vec::new() };
+    let mut parser = Parser::new(0);
+    let mut rest = bytes;
+    loop {
+        let (consumed, payload) = match parser.parse(rest, true)? {
+            wasmparser::Chunk::Parsed { consumed, payload } => (consumed, payload),
+            wasmparser::Chunk::NeedMoreData(_) => {
+                return Err(ParseError::Malformed {
+                    message: "unexpected end of file".to_owned(),
+                    offset: bytes.len(),
+                });
+            }
+        };
+        match payload {
+            Payload::Version { encoding: Encoding::Component, .. } => {
+                return Err(ParseError::Component);
+            }
+            Payload::CodeSectionStart { size, count, .. } => {
+                facts.functions = count;
+                facts.code_bytes = u64::from(size);
+                parser.skip_section();
+                rest = &rest[consumed..];
+                let skip = usize::try_from(size).unwrap_or(usize::MAX);
+                rest = rest.get(skip..).ok_or_else(|| ParseError::Malformed {
+                    message: "the code section is longer than the file".to_owned(),
+                    offset: bytes.len(),
+                })?;
+                continue;
+            }
+            Payload::End(_) => return Ok(facts),
+            payload => section(payload, &mut facts, &mut types)?,
+        }
+        rest = &rest[consumed..];
+    }
+}
+
+fn section(
+    payload: Payload<'_>,
+    facts: &mut Facts,
+    types: &mut Types,
+) -> Result<(), ParseError> {
+    match payload {
+        Payload::TypeSection(reader) => {
+            for group in reader {
+                for ty in group?.into_types() {
+                    types.types.push(match &ty.composite_type.inner {
+                        CompositeInnerType::Func(func) => Some(FuncType {
+                            params: func.params().iter().map(|ty| value_type(*ty)).collect(),
+                            results: func.results().iter().map(|ty| value_type(*ty)).collect(),
+                        }),
+                        _ => None,
+                    });
+                }
+            }
+        }
+        Payload::ImportSection(reader) => {
+            let offset = reader.range().start as usize;
+            for import in reader.into_imports() {
+                let import = import?;
+                let kind = match import.ty {
+                    TypeRef::Func(index) | TypeRef::FuncExact(index) => {
+                        types.funcs.push(index);
+                        ImportKind::Func(types.func_type(index, offset)?)
+                    }
+                    TypeRef::Memory(ty) => {
+                        let memory = memory_facts(&ty);
+                        facts.memories.push(memory);
+                        ImportKind::Memory(memory)
+                    }
+                    TypeRef::Table(ty) => {
+                        let table = table_facts(&ty);
+                        facts.tables.push(table);
+                        ImportKind::Table(table)
+                    }
+                    TypeRef::Global(ty) => {
+                        types.globals.push(value_type(ty.content_type));
+                        ImportKind::Global
+                    }
+                    TypeRef::Tag(_) => ImportKind::Tag,
+                };
+                facts.imports.push(Import {
+                    module: import.module.to_owned(),
+                    name: import.name.to_owned(),
+                    kind,
+                });
+            }
+        }
+        Payload::FunctionSection(reader) => {
+            for index in reader {
+                types.funcs.push(index?);
+            }
+        }
+        Payload::TableSection(reader) => {
+            for table in reader {
+                facts.tables.push(table_facts(&table?.ty));
+            }
+        }
+        Payload::MemorySection(reader) => {
+            for memory in reader {
+                facts.memories.push(memory_facts(&memory?));
+            }
+        }
+        Payload::GlobalSection(reader) => {
+            for global in reader {
+                types.globals.push(value_type(global?.ty.content_type));
+            }
+        }
+        Payload::ExportSection(reader) => {
+            let offset = reader.range().start as usize;
+            for export in reader {
+                let export = export?;
+                let kind = match export.kind {
+                    ExternalKind::Func | ExternalKind::FuncExact => {
+                        ExternKind::Func(types.func(export.index, offset)?)
+                    }
+                    ExternalKind::Memory => ExternKind::Memory(export.index),
+                    ExternalKind::Table => ExternKind::Table,
+                    ExternalKind::Global => ExternKind::Global(
+                        types
+                            .globals
+                            .get(export.index as usize)
+                            .copied()
+                            .unwrap_or(ValueType::I32),
+                    ),
+                    ExternalKind::Tag => ExternKind::Tag,
+                };
+                facts.exports.push(Export { name: export.name.to_owned(), kind });
+            }
+        }
+        Payload::StartSection { .. } => facts.start_section = true,
+        Payload::CustomSection(reader) => {
+            facts.custom_bytes += reader.data().len() as u64;
+            // A module may hold any number of custom sections; the first are enough for a report.
+            if facts.custom_sections.len() < 64 {
+                facts.custom_sections.push(reader.name().to_owned());
+            }
+            match reader.name() {
+                "producers" => facts.producers = producers(&reader),
+                "name" => facts.module_name = module_name(&reader),
+                _ => {}
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Malformed producers are no fault of the module: nobody but this report reads them.
+fn producers(section: &wasmparser::CustomSectionReader<'_>) -> Vec<(String, String, String)> {
+    let mut all = Vec::new();
+    let reader = BinaryReader::new(section.data(), section.data_offset());
+    let Ok(fields) = wasmparser::ProducersSectionReader::new(reader) else { return all };
+    for field in fields.into_iter().flatten() {
+        for value in field.values.into_iter().flatten().take(16) {
+            all.push((field.name.to_owned(), value.name.to_owned(), value.version.to_owned()));
+        }
+    }
+    all
+}
+
+fn module_name(section: &wasmparser::CustomSectionReader<'_>) -> Option<String> {
+    let reader = BinaryReader::new(section.data(), section.data_offset());
+    NameSectionReader::new(reader).into_iter().map_while(Result::ok).find_map(|name| match name {
+        Name::Module { name, .. } => Some(name.to_owned()),
+        _ => None,
+    })
+}
+
+fn memory_facts(ty: &wasmparser::MemoryType) -> MemoryFacts {
+    MemoryFacts {
+        initial_pages: ty.initial,
+        maximum_pages: ty.maximum,
+        memory64: ty.memory64,
+        shared: ty.shared,
+    }
+}
+
+fn table_facts(ty: &wasmparser::TableType) -> TableFacts {
+    TableFacts { initial: ty.initial, maximum: ty.maximum }
+}
+
+fn value_type(ty: ValType) -> ValueType {
+    match ty {
+        ValType::I32 => ValueType::I32,
+        ValType::I64 => ValueType::I64,
+        ValType::F32 => ValueType::F32,
+        ValType::F64 => ValueType::F64,
+        ValType::V128 => ValueType::V128,
+        ValType::Ref(ty) => ref_type(ty),
+    }
+}
+
+fn ref_type(ty: RefType) -> ValueType {
+    match ty.heap_type() {
+        HeapType::Abstract { shared: false, ty: AbstractHeapType::Func } => ValueType::FuncRef,
+        HeapType::Abstract { shared: false, ty: AbstractHeapType::Extern } => ValueType::ExternRef,
+        _ => ValueType::OtherRef,
+    }
+}

@@ -1,0 +1,63 @@
+//! Which wasm proposals Envoy's engine takes, which ours does, and validation under each set.
+
+use wasmparser::{BinaryReaderError, Validator, WasmFeatures};
+
+/// A set of proposals that belongs to an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// V8 as Envoy 1.36 to 1.40 build it.
+    EnvoyV8,
+    /// wasmtime with the Cranelift compiler.
+    Cranelift,
+    /// wasmtime with the Winch compiler.
+    Winch,
+}
+
+/// Why a module is no valid module for an engine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message} (at offset {offset:#x})")]
+pub struct Invalid {
+    /// The validator's words.
+    pub message: String,
+    /// Where in the file.
+    pub offset: usize,
+}
+
+impl From<BinaryReaderError> for Invalid {
+    fn from(error: BinaryReaderError) -> Self {
+        Self { message: error.message().to_owned(), offset: error.offset() as usize }
+    }
+}
+
+const WASM2_AND_WIDELY_USED: WasmFeatures = WasmFeatures::WASM2
+    .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::MULTI_MEMORY)
+    .union(WasmFeatures::MEMORY64)
+    .union(WasmFeatures::THREADS);
+
+/// The proposals that `engine` takes.
+pub fn engine_features(engine: Engine) -> WasmFeatures {
+    match engine {
+        Engine::EnvoyV8 => engine_features(Engine::Cranelift) | WasmFeatures::LEGACY_EXCEPTIONS,
+        Engine::Cranelift => {
+            WASM2_AND_WIDELY_USED
+                | WasmFeatures::RELAXED_SIMD
+                | WasmFeatures::TAIL_CALL
+                | WasmFeatures::FUNCTION_REFERENCES
+                | WasmFeatures::GC
+                | WasmFeatures::GC_TYPES
+                | WasmFeatures::EXCEPTIONS
+        }
+        Engine::Winch => WASM2_AND_WIDELY_USED.difference(WasmFeatures::GC_TYPES),
+    }
+}
+
+/// Validates all of `bytes`, function bodies too.
+///
+/// # Errors
+///
+/// The first thing that `engine` would refuse.
+pub fn validate(bytes: &[u8], engine: Engine) -> Result<(), Invalid> {
+    Validator::new_with_features(engine_features(engine)).validate_all(bytes)?;
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! Rules, findings, and what they add up to.
+
+mod finding;
+mod rule;
+mod static_checks;
+
+pub use finding::{Finding, Outcome};
+pub use rule::{Rule, Severity};
+pub use static_checks::{StaticReport, check_declared_abi, check_statically, invalid_body};

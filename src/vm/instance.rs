@@ -1,0 +1,204 @@
+//! One run of a module.
+
+use std::time::Duration;
+
+use wasmtime::{Extern, Instance as WasmtimeInstance, Module, Store, TypedFunc, WasmParams, WasmResults};
+
+use crate::{
+    abi::{ALLOCATORS, AbiVersion},
+    host::{Context, ContextKind, Deferred, GuestMemory, HostState, Phase, VmFailure},
+};
+
+use super::{ticker::TICK, trap::Trap};
+
+/// The callbacks that a module exports, with the types that its ABI gives them.
+#[allow(missing_docs, reason = "the names are the ABI's own, less `proxy_`")]
+#[derive(Clone, Default)]
+pub struct Callbacks {
+    pub on_vm_start: Option<TypedFunc<(u32, u32), u32>>,
+    pub on_configure: Option<TypedFunc<(u32, u32), u32>>,
+    pub on_tick: Option<TypedFunc<u32, ()>>,
+    pub on_context_create: Option<TypedFunc<(u32, u32), ()>>,
+    pub on_request_headers: Option<Headers>,
+    pub on_request_body: Option<TypedFunc<(u32, u32, u32), u32>>,
+    pub on_request_trailers: Option<TypedFunc<(u32, u32), u32>>,
+    pub on_response_headers: Option<Headers>,
+    pub on_response_body: Option<TypedFunc<(u32, u32, u32), u32>>,
+    pub on_response_trailers: Option<TypedFunc<(u32, u32), u32>>,
+    pub on_done: Option<TypedFunc<u32, u32>>,
+    pub on_log: Option<TypedFunc<u32, ()>>,
+    pub on_delete: Option<TypedFunc<u32, ()>>,
+}
+
+/// A headers callback: ABI 0.1.0 is not told the end of the stream.
+#[derive(Clone)]
+pub enum Headers {
+    /// 0.1.0.
+    V0_1(TypedFunc<(u32, u32), u32>),
+    /// 0.2.x.
+    V0_2(TypedFunc<(u32, u32, u32), u32>),
+}
+
+/// A new context to add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewContext {
+    /// A root.
+    Root,
+    /// A stream of this root.
+    Stream(u32),
+}
+
+/// One run of a module: its store and its callbacks.
+pub struct Instance {
+    store: Store<HostState>,
+    instance: WasmtimeInstance,
+    callbacks: Callbacks,
+    timeout_ticks: u64,
+}
+
+impl Instance {
+    pub(super) fn new(
+        mut store: Store<HostState>,
+        instance: WasmtimeInstance,
+        module: &Module,
+        imported_memory: Option<GuestMemory>,
+        timeout_ticks: u64,
+    ) -> Self {
+        let mut memory = imported_memory;
+        for export in module.exports() {
+            match instance.get_export(&mut store, export.name()) {
+                Some(Extern::Memory(exported)) => memory = Some(GuestMemory::Plain(exported)),
+                Some(Extern::SharedMemory(exported)) => memory = Some(GuestMemory::Shared(exported)),
+                _ => {}
+            }
+        }
+        let abi = store.data().abi;
+        let callbacks = Callbacks::of(&instance, &mut store, abi);
+        let allocator = ALLOCATORS.iter().find_map(|allocator| {
+            let function = instance.get_typed_func(&mut store, allocator.name).ok()?;
+            Some((function, allocator.name))
+        });
+        let state = store.data_mut();
+        state.memory = memory;
+        if let Some((function, name)) = allocator {
+            (state.allocator, state.allocator_name) = (Some(function), name);
+        }
+        state.phase = Phase::Free;
+        state.contexts.insert(0, Context::new(ContextKind::Vm, 0));
+        Self { store, instance, callbacks, timeout_ticks }
+    }
+
+    /// The callbacks.
+    pub fn callbacks(&self) -> &Callbacks {
+        &self.callbacks
+    }
+
+    /// The host's side.
+    pub fn state(&self) -> &HostState {
+        self.store.data()
+    }
+
+    /// The host's side, to change.
+    pub fn state_mut(&mut self) -> &mut HostState {
+        self.store.data_mut()
+    }
+
+    /// Whether a trap failed this VM; Envoy calls it no more.
+    pub fn is_failed(&self) -> bool {
+        self.state().failed.is_some()
+    }
+
+    /// An exported function of this type.
+    pub fn export<P: WasmParams, R: WasmResults>(&mut self, name: &str) -> Option<TypedFunc<P, R>> {
+        self.instance.get_typed_func(&mut self.store, name).ok()
+    }
+
+    /// Calls the guest on a context. A trap fails the VM.
+    ///
+    /// # Errors
+    ///
+    /// Where the call ended early.
+    pub fn call<P: WasmParams, R: WasmResults>(
+        &mut self,
+        name: &str,
+        function: &TypedFunc<P, R>,
+        context: u32,
+        params: P,
+    ) -> Result<R, Box<Trap>> {
+        self.store.set_epoch_deadline(self.timeout_ticks);
+        let state = self.store.data_mut();
+        (state.current, state.effective) = (Some(context), 0);
+        let result = function.call(&mut self.store, params);
+        let state = self.store.data_mut();
+        (state.current, state.effective) = (None, 0);
+        // A trap in the allocator failed the VM first; the callback's own end comes second.
+        let allocator_trap =
+            state.allocator_trap.take().map(|error| Trap::new(state.allocator_name, &error));
+        let trap = match (allocator_trap, result) {
+            (None, Ok(result)) => return Ok(result),
+            (Some(trap), _) => trap,
+            (None, Err(error)) => Trap::new(name, &error),
+        };
+        state.failed.get_or_insert_with(|| VmFailure {
+            function: trap.function.clone(),
+            reason: trap.reason(),
+        });
+        Err(Box::new(trap))
+    }
+
+    /// Ends an outermost call: the stop flag is cleared, and what waited for the end is given back
+    /// in the order in which it was asked for.
+    pub fn end_call(&mut self) -> Vec<Deferred> {
+        let state = self.state_mut();
+        state.stop_iteration = false;
+        std::mem::take(&mut state.deferred)
+    }
+
+    /// Adds a context and gives its id.
+    pub fn add_context(&mut self, new: NewContext) -> u32 {
+        let context = match new {
+            NewContext::Root => Context::new(ContextKind::Root, 0),
+            NewContext::Stream(root) => Context::new(ContextKind::Stream, root),
+        };
+        self.state_mut().add_context(context)
+    }
+
+    /// The time that one callback may take, as it is kept.
+    pub fn timeout(&self) -> Duration {
+        TICK * u32::try_from(self.timeout_ticks.saturating_sub(1)).unwrap_or(u32::MAX)
+    }
+}
+
+impl Callbacks {
+    fn of(instance: &WasmtimeInstance, store: &mut Store<HostState>, abi: AbiVersion) -> Self {
+        fn get<P: WasmParams, R: WasmResults>(
+            instance: &WasmtimeInstance,
+            store: &mut Store<HostState>,
+            name: &str,
+        ) -> Option<TypedFunc<P, R>> {
+            instance.get_typed_func(store, name).ok()
+        }
+        let headers = |store: &mut Store<HostState>, name: &str| {
+            if abi == AbiVersion::V0_1_0 {
+                get(instance, store, name).map(Headers::V0_1)
+            } else {
+                get(instance, store, name).map(Headers::V0_2)
+            }
+        };
+        Self {
+            on_request_headers: headers(store, "proxy_on_request_headers"),
+            on_response_headers: headers(store, "proxy_on_response_headers"),
+            on_vm_start: get(instance, store, "proxy_on_vm_start"),
+            on_configure: get(instance, store, "proxy_on_configure"),
+            on_tick: get(instance, store, "proxy_on_tick"),
+            on_context_create: get(instance, store, "proxy_on_context_create"),
+            on_request_body: get(instance, store, "proxy_on_request_body"),
+            on_request_trailers: get(instance, store, "proxy_on_request_trailers"),
+            on_response_body: get(instance, store, "proxy_on_response_body"),
+            on_response_trailers: get(instance, store, "proxy_on_response_trailers"),
+            on_done: get(instance, store, "proxy_on_done"),
+            on_log: get(instance, store, "proxy_on_log"),
+            on_delete: get(instance, store, "proxy_on_delete"),
+        }
+    }
+}

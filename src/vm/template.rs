@@ -1,0 +1,278 @@
+//! A compiled and linked module.
+
+use std::{sync::Arc, time::Duration};
+
+use wasmtime::{Engine, InstancePre, Linker, Module, Store, Trap as WasmtimeTrap};
+
+use crate::{
+    abi::AbiVersion,
+    bench::{Phase, PhaseClock},
+    host::{GuestMemory, HostState, HostTrap, Plugin, Process, StoreLimits, define_imports},
+    module::{self, Facts, ImportKind},
+    target::Target,
+};
+
+use super::{
+    engine::{Compiler, build_engine},
+    instance::Instance,
+    ticker::Ticker,
+};
+
+/// How guests run.
+#[derive(Debug, Clone)]
+pub struct VmOptions {
+    /// The compiler to try first; what Winch does not take goes to Cranelift.
+    pub compiler: Compiler,
+    /// The longest that one callback may run.
+    pub callback_timeout: Duration,
+}
+
+impl Default for VmOptions {
+    fn default() -> Self {
+        Self { compiler: Compiler::Winch, callback_timeout: Duration::from_secs(1) }
+    }
+}
+
+/// Why there is no template.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The module is not valid for Envoy's engine.
+    #[error("{0}")]
+    Invalid(module::Invalid),
+    /// Envoy's engine takes the module, and no compiler here does.
+    #[error("{0}")]
+    Unsupported(String),
+    /// This machine cannot run guests.
+    #[error("{0}")]
+    Machine(String),
+}
+
+/// Code above this size is compiled on all cores.
+const PARALLEL_CODE_BYTES: u64 = 1 << 20;
+
+/// Elements that one table may have, V8's limit.
+const MAX_TABLE_ELEMENTS: usize = 10_000_000;
+
+/// A compiled and linked module, ready to be instantiated any number of times.
+pub struct Template {
+    module: Module,
+    /// Ready where the module imports functions only.
+    pre: Option<InstancePre<HostState>>,
+    linker: Linker<HostState>,
+    facts: Arc<Facts>,
+    abi: AbiVersion,
+    target: Target,
+    compiler: Compiler,
+    timeout_ticks: u64,
+    _ticker: Ticker,
+}
+
+/// Why a module could not be instantiated.
+#[derive(Debug)]
+pub struct InstantiateError {
+    /// What kind of failure.
+    pub kind: InstantiateErrorKind,
+    /// The reason in one line.
+    pub message: String,
+    /// V8's line for a trap in the start section, which the embedder prints without a level.
+    pub trap: Option<super::Trap>,
+}
+
+/// The kinds of [`InstantiateError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstantiateErrorKind {
+    /// Envoy says `Failed to create new Wasm instance`.
+    Refused,
+    /// The start section does not end.
+    Timeout,
+    /// Envoy would die.
+    CrashesEnvoy,
+    /// Only filtergate's own limits stand against it.
+    Limit,
+}
+
+impl Template {
+    /// Compiles and links `bytes`, whose static check found nothing against it.
+    ///
+    /// The compiler validates as it goes, so that a valid module is validated once.
+    ///
+    /// # Errors
+    ///
+    /// See [`CompileError`].
+    pub fn compile(
+        bytes: &[u8],
+        facts: Facts,
+        abi: AbiVersion,
+        target: &Target,
+        options: &VmOptions,
+        clock: &mut PhaseClock,
+    ) -> Result<Self, CompileError> {
+        let machine = |error: wasmtime::Error| CompileError::Machine(format!("{error:#}"));
+        let parallel = facts.code_bytes > PARALLEL_CODE_BYTES;
+        let compile = |compiler| {
+            let engine = build_engine(compiler, parallel)?;
+            let module = Module::from_binary(&engine, bytes)?;
+            Ok::<_, wasmtime::Error>((engine, module))
+        };
+        let (compiler, compiled) = clock.measure(Phase::Compile, || {
+            let first = compile(options.compiler);
+            if first.is_ok() || options.compiler != Compiler::Winch {
+                return (options.compiler, first);
+            }
+            // Either the module is bad, or it needs what the baseline compiler lacks.
+            if module::validate(bytes, module::Engine::EnvoyV8).is_err() {
+                return (options.compiler, first);
+            }
+            (Compiler::CraneliftFast, compile(Compiler::CraneliftFast))
+        });
+        let (engine, module) = compiled.map_err(|error| {
+            match module::validate(bytes, module::Engine::EnvoyV8) {
+                Err(invalid) => CompileError::Invalid(invalid),
+                Ok(()) => CompileError::Unsupported(format!("{error:#}")),
+            }
+        })?;
+        clock.measure(Phase::Link, || {
+            let ticker = Ticker::start(&engine)
+                .map_err(|error| CompileError::Machine(format!("no thread for time limits: {error}")))?;
+            let mut linker = Linker::new(&engine);
+            define_imports(&mut linker, &facts).map_err(machine)?;
+            let only_functions =
+                facts.imports.iter().all(|import| matches!(import.kind, ImportKind::Func(_)));
+            let pre = if only_functions {
+                Some(linker.instantiate_pre(&module).map_err(machine)?)
+            } else {
+                None
+            };
+            Ok(Self {
+                module,
+                pre,
+                linker,
+                facts: Arc::new(facts),
+                abi,
+                target: target.clone(),
+                compiler,
+                timeout_ticks: Ticker::ticks(options.callback_timeout),
+                _ticker: ticker,
+            })
+        })
+    }
+
+    /// The compiler that ran.
+    pub fn compiler(&self) -> Compiler {
+        self.compiler
+    }
+
+    /// The module's sections.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The target under which it runs.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        self.module.engine()
+    }
+
+    fn state(&self, plugin: Plugin, process: Arc<Process>) -> HostState {
+        let limits = StoreLimits {
+            memory_bytes: usize::try_from(self.target.max_memory_bytes()).unwrap_or(usize::MAX),
+            table_elements: MAX_TABLE_ELEMENTS,
+            refused: None,
+            peak_memory_bytes: 0,
+        };
+        HostState::new(limits, self.abi, &self.target, plugin, process)
+    }
+
+    /// Instantiates the module: memories, segments and the start section. Nothing else runs yet.
+    ///
+    /// # Errors
+    ///
+    /// See [`InstantiateError`].
+    pub fn instantiate(
+        &self,
+        plugin: Plugin,
+        process: Arc<Process>,
+    ) -> Result<Instance, Box<InstantiateError>> {
+        let mut store = Store::new(self.engine(), self.state(plugin, process));
+        store.limiter(|state| &mut state.limits);
+        store.set_epoch_deadline(self.timeout_ticks);
+        let mut imported_memory = None;
+        let instantiated = match &self.pre {
+            Some(pre) => pre.instantiate(&mut store),
+            None => self
+                .imports_of_store(&mut store, &mut imported_memory)
+                .and_then(|linker| linker.instantiate(&mut store, &self.module)),
+        };
+        match instantiated {
+            Ok(instance) => {
+                Ok(Instance::new(store, instance, &self.module, imported_memory, self.timeout_ticks))
+            }
+            Err(error) => Err(Box::new(instantiate_error(&error, store.data()))),
+        }
+    }
+
+    /// Memories and tables that the module imports: the host makes one of each with the module's
+    /// own limits (proxy-wasm-cpp-host `src/v8/v8.cc`, `link`).
+    fn imports_of_store(
+        &self,
+        store: &mut Store<HostState>,
+        memory: &mut Option<GuestMemory>,
+    ) -> wasmtime::Result<Linker<HostState>> {
+        let mut linker = self.linker.clone();
+        for import in self.module.imports() {
+            match import.ty() {
+                wasmtime::ExternType::Memory(ty) if ty.is_shared() => {
+                    let made = wasmtime::SharedMemory::new(self.engine(), ty)?;
+                    linker.define(&mut *store, import.module(), import.name(), made.clone())?;
+                    *memory = Some(GuestMemory::Shared(made));
+                }
+                wasmtime::ExternType::Memory(ty) => {
+                    let made = wasmtime::Memory::new(&mut *store, ty)?;
+                    linker.define(&mut *store, import.module(), import.name(), made)?;
+                    *memory = Some(GuestMemory::Plain(made));
+                }
+                wasmtime::ExternType::Table(ty) => {
+                    let null = wasmtime::Ref::null(ty.element().heap_type());
+                    let made = wasmtime::Table::new(&mut *store, ty, null)?;
+                    linker.define(&mut *store, import.module(), import.name(), made)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(linker)
+    }
+}
+
+fn instantiate_error(error: &wasmtime::Error, state: &HostState) -> InstantiateError {
+    let trap = super::Trap::new("start section", error);
+    let is_trap = error.is::<WasmtimeTrap>() || error.is::<HostTrap>();
+    let kind = match &trap.kind {
+        super::TrapKind::Timeout => InstantiateErrorKind::Timeout,
+        super::TrapKind::CrashesEnvoy(_) => InstantiateErrorKind::CrashesEnvoy,
+        super::TrapKind::Limit(_) => InstantiateErrorKind::Limit,
+        _ => InstantiateErrorKind::Refused,
+    };
+    let message = match (&state.limits.refused, &trap.kind) {
+        (Some(refused), _) => refused.clone(),
+        (None, super::TrapKind::Guest(_)) if !trap.backtrace.is_empty() => {
+            format!("the start section trapped: {}", trap.reason())
+        }
+        (None, super::TrapKind::Guest(text)) if is_trap => match text.as_str() {
+            "Uncaught RuntimeError: memory access out of bounds" => {
+                "a data segment lies outside the memory".to_owned()
+            }
+            "Uncaught RuntimeError: table index is out of bounds" => {
+                "an element segment lies outside its table".to_owned()
+            }
+            text => text.to_owned(),
+        },
+        (None, super::TrapKind::Guest(_)) => format!("{error:#}"),
+        (None, super::TrapKind::Timeout) => "the start section does not end".to_owned(),
+        (None, _) => trap.reason(),
+    };
+    InstantiateError { kind, message, trap: is_trap.then_some(trap) }
+}
