@@ -1,1 +1,2 @@
 //! filtergate.
+pub mod image;

@@ -1,0 +1,271 @@
+//! Images in a registry. The transport is oci-client's; what is fetched, in which order, how often
+//! and what is believed of it is decided here.
+
+use super::content::{self, BlobSink, Content, Named};
+use super::credentials::{self, Credentials};
+use super::error::chain;
+use super::manifest::{
+    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, MAX_DOCUMENT_BYTES, OCI_INDEX, OCI_MANIFEST,
+};
+use super::oci_error::{Failure, Request};
+use super::timing::{StageTime, Stopwatch, timed};
+use super::{
+    Digest, FetchOptions, Image, ImageError, Progress, RegistryReference, SourceKind, pull,
+};
+use futures_util::StreamExt as _;
+use oci_distribution::client::{ClientConfig, ClientProtocol};
+use oci_distribution::errors::OciDistributionError;
+use oci_distribution::{Client, Reference, RegistryOperation};
+use std::time::Duration;
+
+/// A registry that is not sent all four answers 404, or converts the manifest to another format.
+const ACCEPT: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
+const TRIES: u32 = 4;
+const USER_AGENT: &str = concat!("filtergate/", env!("CARGO_PKG_VERSION"));
+
+/// Pulls an image from a registry.
+pub(crate) async fn pull(
+    reference: &RegistryReference,
+    as_typed: &str,
+    options: &FetchOptions,
+    progress: &dyn Progress,
+) -> Result<Image, ImageError> {
+    let pull = async {
+        let watch = Stopwatch::process();
+        let registry = Registry::connect(reference, options).await?;
+        let named = registry.named().await?;
+        pull::pull(&registry, named, as_typed, watch, options, progress).await
+    };
+    match tokio::time::timeout(options.timeout, pull).await {
+        Ok(result) => result,
+        Err(_) => Err(ImageError::TimedOut {
+            what: reference.to_string(),
+            after: options.timeout,
+        }),
+    }
+}
+
+/// A repository in a registry that has let us in.
+struct Registry<'a> {
+    client: Client,
+    reference: &'a RegistryReference,
+    credentials: Credentials,
+    retry_delay: Duration,
+}
+
+impl<'a> Registry<'a> {
+    async fn connect(
+        reference: &'a RegistryReference,
+        options: &FetchOptions,
+    ) -> Result<Self, ImageError> {
+        let credentials = credentials::find(reference, &options.credentials).await?;
+        tracing::info!(
+            registry = reference.registry(),
+            credentials = %credentials.origin,
+            "pulling"
+        );
+        let registry = Self {
+            client: client(reference, options)?,
+            reference,
+            credentials,
+            retry_delay: options.retry_delay,
+        };
+        // The pull functions would do this themselves, and swallow the token endpoint's reason.
+        registry
+            .retrying(Request::Token, reference.to_string(), async || {
+                registry
+                    .client
+                    .auth(
+                        reference.inner(),
+                        &registry.credentials.auth,
+                        RegistryOperation::Pull,
+                    )
+                    .await
+                    .map_err(Problem::Transport)
+            })
+            .await?;
+        Ok(registry)
+    }
+
+    /// The manifest or image index that the reference names.
+    async fn named(&self) -> Result<Named, ImageError> {
+        let mut verify = StageTime::default();
+        let what = self.reference.to_string();
+        let bytes = self.manifest(self.reference.inner(), what.clone()).await?;
+        let digest = match self.reference.digest() {
+            Some(pinned) => {
+                content::verify_digest(&bytes, pinned, &what, &mut verify)?;
+                pinned.clone()
+            }
+            None => timed(&mut verify, || Digest::sha256(&bytes)),
+        };
+        Ok(Named {
+            bytes,
+            digest,
+            pinned: self.reference.digest().cloned(),
+            verify,
+        })
+    }
+
+    /// oci-client compares the bytes with `Docker-Content-Digest` and with the reference's digest.
+    async fn manifest(&self, reference: &Reference, what: String) -> Result<Vec<u8>, ImageError> {
+        let bytes = self
+            .retrying(Request::Manifest, what.clone(), async || {
+                self.client
+                    .pull_manifest_raw(reference, &self.credentials.auth, &ACCEPT)
+                    .await
+                    .map_err(Problem::Transport)
+            })
+            .await?
+            .0;
+        if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
+            return Err(ImageError::TooLarge {
+                what: format!("the manifest of {what}"),
+                limit: MAX_DOCUMENT_BYTES,
+                actual: Some(bytes.len() as u64),
+            });
+        }
+        Ok(bytes.into())
+    }
+
+    /// Tries a request up to four times, as long as another try may help.
+    async fn retrying<T>(
+        &self,
+        request: Request,
+        what: String,
+        mut attempt: impl AsyncFnMut() -> Result<T, Problem>,
+    ) -> Result<T, ImageError> {
+        let mut delay = self.retry_delay;
+        for tries in 1.. {
+            let failure = match attempt().await {
+                Ok(value) => return Ok(value),
+                Err(Problem::Content(error)) => return Err(error),
+                Err(Problem::Transport(error)) => {
+                    Failure::of(error, request, &what, self.reference, &self.credentials)
+                }
+            };
+            if tries == TRIES || !failure.may_pass {
+                return Err(failure.error);
+            }
+            tracing::warn!("{}; trying again in {delay:?}", failure.error);
+            tokio::time::sleep(delay).await;
+            delay *= 2;
+        }
+        unreachable!("the loop returns after the last try")
+    }
+
+    async fn stream(
+        &self,
+        descriptor: &Descriptor,
+        sink: &mut BlobSink<'_>,
+    ) -> Result<(), Problem> {
+        // Only the digest is passed: a descriptor's `urls` could lead anywhere.
+        let digest = descriptor.digest.to_string();
+        let mut stream = self
+            .client
+            .pull_blob_stream(self.reference.inner(), digest.as_str())
+            .await
+            .map_err(Problem::Transport)?;
+        if let Some(length) = stream.content_length {
+            sink.announce(length).map_err(Problem::Content)?;
+        }
+        while let Some(piece) = stream.next().await {
+            match piece {
+                Ok(piece) => sink.write(&piece).map_err(Problem::Content)?,
+                // oci-client checks the digest when the stream ends, but not the size.
+                Err(error) if is_digest_error(&error) => {
+                    return match sink.missing() {
+                        0 => Ok(()),
+                        missing => Err(Problem::Content(
+                            sink.size_mismatch(descriptor.size - missing),
+                        )),
+                    };
+                }
+                Err(error) => return Err(Problem::Transport(OciDistributionError::IoError(error))),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why an attempt failed.
+enum Problem {
+    /// Perhaps for reasons that pass.
+    Transport(OciDistributionError),
+    /// What came is not what the descriptor says; it would not be the next time.
+    Content(ImageError),
+}
+
+/// The sink has computed the digest too, and reports the mismatch in our words.
+fn is_digest_error(error: &std::io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<oci_distribution::errors::DigestError>())
+}
+
+impl Content for Registry<'_> {
+    fn kind(&self) -> SourceKind {
+        SourceKind::Registry
+    }
+
+    fn name(&self) -> String {
+        self.reference.to_string()
+    }
+
+    async fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError> {
+        let digest = descriptor.digest.to_string();
+        let what = format!("manifest {digest}");
+        let reference = self.reference.inner().clone_with_digest(digest);
+        self.manifest(&reference, what).await
+    }
+
+    async fn blob(
+        &self,
+        descriptor: &Descriptor,
+        sink: &mut BlobSink<'_>,
+    ) -> Result<(), ImageError> {
+        let mut first = true;
+        self.retrying(Request::Blob, content::blob_name(descriptor), async || {
+            if !std::mem::replace(&mut first, false) {
+                sink.restart();
+            }
+            self.stream(descriptor, sink).await
+        })
+        .await
+    }
+}
+
+fn client(reference: &RegistryReference, options: &FetchOptions) -> Result<Client, ImageError> {
+    let loopback = reference.is_loopback();
+    let mut config = ClientConfig {
+        protocol: match loopback || options.plain_http {
+            true => ClientProtocol::Http,
+            false => ClientProtocol::Https,
+        },
+        connect_timeout: Some(options.connect_timeout),
+        read_timeout: Some(options.read_timeout),
+        user_agent: USER_AGENT,
+        platform_resolver: None,
+        ..ClientConfig::default()
+    };
+    if loopback {
+        // A proxy from the environment cannot reach this machine's loopback. To exclude every host
+        // from a proxy of our own is how oci-client can be told to use none.
+        config.http_proxy = Some("http://127.0.0.1:9".into());
+        config.no_proxy = Some("*".into());
+    }
+    // Never `Client::new`: it replaces a configuration that does not work by the default one.
+    Client::try_from(config).map_err(|error| {
+        let reason = chain(&error);
+        let help = if reason.contains("CA certificates") {
+            "install the system's CA certificates (the package `ca-certificates`), or set SSL_CERT_FILE to a file with them"
+        } else {
+            "check the proxy and certificate settings in the environment"
+        };
+        ImageError::Unreachable {
+            what: reference.to_string(),
+            reason: format!("cannot set up TLS: {reason}"),
+            help: help.into(),
+        }
+    })
+}
