@@ -105,9 +105,7 @@ impl RegistryReference {
             Some(rest) => parse_ipv6(rest)
                 .ok_or_else(|| syntax("not an IPv6 host with an image name behind it"))?,
             None => Reference::try_from(s).map_err(|error| {
-                let name = s.split('@').next().unwrap_or(s);
-                let path = name.split_once('/').map_or(name, |(_, path)| path);
-                if path.chars().any(|c| c.is_uppercase()) && !path.contains(':') {
+                if repository(s).chars().any(char::is_uppercase) {
                     syntax("the repository name must be lowercase")
                 } else {
                     syntax(&error.to_string())
@@ -161,6 +159,16 @@ impl fmt::Display for RegistryReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
+}
+
+/// What would be the repository of a reference that may be none.
+fn repository(s: &str) -> &str {
+    let name = s.split('@').next().unwrap_or(s);
+    let name = match name.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => name,
+        _ => name,
+    };
+    name.split_once('/').map_or(name, |(_, path)| path)
 }
 
 /// `[::1]:5000/name:tag` without its first bracket. The parser of oci-client does not know IPv6

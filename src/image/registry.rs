@@ -71,19 +71,15 @@ impl<'a> Registry<'a> {
             retry_delay: options.retry_delay,
         };
         // The pull functions would do this themselves, and swallow the token endpoint's reason.
-        registry
-            .retrying(Request::Token, reference.to_string(), async || {
-                registry
-                    .client
-                    .auth(
-                        reference.inner(),
-                        &registry.credentials.auth,
-                        RegistryOperation::Pull,
-                    )
-                    .await
-                    .map_err(Problem::Transport)
-            })
-            .await?;
+        let mut retry = registry.retry(Request::Token, reference.to_string());
+        let auth = &registry.credentials.auth;
+        while let Err(error) = registry
+            .client
+            .auth(reference.inner(), auth, RegistryOperation::Pull)
+            .await
+        {
+            retry.after(Problem::Transport(error)).await?;
+        }
         Ok(registry)
     }
 
@@ -109,15 +105,18 @@ impl<'a> Registry<'a> {
 
     /// oci-client compares the bytes with `Docker-Content-Digest` and with the reference's digest.
     async fn manifest(&self, reference: &Reference, what: String) -> Result<Vec<u8>, ImageError> {
-        let bytes = self
-            .retrying(Request::Manifest, what.clone(), async || {
-                self.client
-                    .pull_manifest_raw(reference, &self.credentials.auth, &ACCEPT)
-                    .await
-                    .map_err(Problem::Transport)
-            })
-            .await?
-            .0;
+        let mut retry = self.retry(Request::Manifest, what.clone());
+        let auth = &self.credentials.auth;
+        let bytes = loop {
+            match self
+                .client
+                .pull_manifest_raw(reference, auth, &ACCEPT)
+                .await
+            {
+                Ok((bytes, _)) => break bytes,
+                Err(error) => retry.after(Problem::Transport(error)).await?,
+            }
+        };
         if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
             return Err(ImageError::TooLarge {
                 what: format!("the manifest of {what}"),
@@ -128,30 +127,13 @@ impl<'a> Registry<'a> {
         Ok(bytes.into())
     }
 
-    /// Tries a request up to four times, as long as another try may help.
-    async fn retrying<T>(
-        &self,
-        request: Request,
-        what: String,
-        mut attempt: impl AsyncFnMut() -> Result<T, Problem>,
-    ) -> Result<T, ImageError> {
-        let mut delay = self.retry_delay;
-        for tries in 1.. {
-            let failure = match attempt().await {
-                Ok(value) => return Ok(value),
-                Err(Problem::Content(error)) => return Err(error),
-                Err(Problem::Transport(error)) => {
-                    Failure::of(error, request, &what, self.reference, &self.credentials)
-                }
-            };
-            if tries == TRIES || !failure.may_pass {
-                return Err(failure.error);
-            }
-            tracing::warn!("{}; trying again in {delay:?}", failure.error);
-            tokio::time::sleep(delay).await;
-            delay *= 2;
+    fn retry(&self, request: Request, what: String) -> Retry<'_> {
+        Retry {
+            registry: self,
+            request,
+            what,
+            failures: 0,
         }
-        unreachable!("the loop returns after the last try")
     }
 
     async fn stream(
@@ -224,14 +206,46 @@ impl Content for Registry<'_> {
         descriptor: &Descriptor,
         sink: &mut BlobSink<'_>,
     ) -> Result<(), ImageError> {
-        let mut first = true;
-        self.retrying(Request::Blob, content::blob_name(descriptor), async || {
-            if !std::mem::replace(&mut first, false) {
-                sink.restart();
-            }
-            self.stream(descriptor, sink).await
-        })
-        .await
+        let mut retry = self.retry(Request::Blob, content::blob_name(descriptor));
+        while let Err(problem) = self.stream(descriptor, sink).await {
+            retry.after(problem).await?;
+            sink.restart();
+        }
+        Ok(())
+    }
+}
+
+/// The tries of one request.
+struct Retry<'a> {
+    registry: &'a Registry<'a>,
+    request: Request,
+    what: String,
+    failures: u32,
+}
+
+impl Retry<'_> {
+    /// Waits after a failed try, or gives up: after four of them, or where another cannot help.
+    async fn after(&mut self, problem: Problem) -> Result<(), ImageError> {
+        let error = match problem {
+            Problem::Content(error) => return Err(error),
+            Problem::Transport(error) => error,
+        };
+        let registry = self.registry;
+        let failure = Failure::of(
+            error,
+            self.request,
+            &self.what,
+            registry.reference,
+            &registry.credentials,
+        );
+        self.failures += 1;
+        if self.failures == TRIES || !failure.may_pass {
+            return Err(failure.error);
+        }
+        let delay = registry.retry_delay * 2_u32.pow(self.failures - 1);
+        tracing::warn!("{}; trying again in {delay:?}", failure.error);
+        tokio::time::sleep(delay).await;
+        Ok(())
     }
 }
 
@@ -252,7 +266,7 @@ fn client(reference: &RegistryReference, options: &FetchOptions) -> Result<Clien
         // A proxy from the environment cannot reach this machine's loopback. To exclude every host
         // from a proxy of our own is how oci-client can be told to use none.
         config.http_proxy = Some("http://127.0.0.1:9".into());
-        config.no_proxy = Some("*".into());
+        config.no_proxy = Some("*,0.0.0.0/0,::/0".into());
     }
     // Never `Client::new`: it replaces a configuration that does not work by the default one.
     Client::try_from(config).map_err(|error| {

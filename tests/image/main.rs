@@ -1,0 +1,10 @@
+//! Where modules come from, on the library's API.
+
+mod hostile;
+mod layout;
+mod reference;
+mod registry;
+mod runtime_config;
+mod server;
+mod support;
+mod vectors;
