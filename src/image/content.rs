@@ -100,6 +100,7 @@ pub(crate) struct BlobSink<'a> {
     hasher: Hasher,
     bytes: Vec<u8>,
     verify: StageTime,
+    header_mismatch: Option<(String, String)>,
 }
 
 /// A blob that is what its descriptor says.
@@ -128,6 +129,7 @@ impl<'a> BlobSink<'a> {
             hasher: Hasher::new(descriptor.digest.algorithm()),
             bytes: Vec::new(),
             verify: StageTime::default(),
+            header_mismatch: None,
         })
     }
 
@@ -160,6 +162,12 @@ impl<'a> BlobSink<'a> {
         }
     }
 
+    /// The registry's own digest header contradicts the bytes. That only says something new where
+    /// the descriptor does not.
+    pub(crate) fn header_mismatch(&mut self, expected: &str, actual: &str) {
+        self.header_mismatch = Some((expected.into(), actual.into()));
+    }
+
     /// The next piece. More than the descriptor's size is never kept.
     pub(crate) fn write(&mut self, piece: &[u8]) -> Result<(), ImageError> {
         if piece.len() as u64 > self.missing() {
@@ -187,6 +195,16 @@ impl<'a> BlobSink<'a> {
                 actual: actual.to_string(),
             });
         }
+        if let Some((expected, actual)) = self.header_mismatch {
+            return Err(ImageError::DigestMismatch {
+                what: format!(
+                    "the Docker-Content-Digest header of {}",
+                    blob_name(self.descriptor)
+                ),
+                expected,
+                actual,
+            });
+        }
         Ok(Blob {
             bytes: self.bytes,
             verify: self.verify,
@@ -210,7 +228,7 @@ pub(crate) async fn get<C: Content>(
     Ok(blob)
 }
 
-/// The platforms of an index's entries, for an error message.
+/// A list for a message, of bounded length.
 pub(crate) fn list(items: impl IntoIterator<Item = String>) -> String {
     const MAX: usize = 10;
     let items: Vec<_> = items.into_iter().collect();

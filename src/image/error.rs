@@ -189,10 +189,13 @@ impl ImageError {
     pub fn help(&self) -> String {
         use ImageError::*;
         match self {
-            FileNotFound { path } => format!(
-                "check the path; an image in a registry whose name looks like a file is written oci://{}",
-                path.display()
-            ),
+            FileNotFound { path } => match path.is_relative() && !path.starts_with(".") && !path.starts_with("..") {
+                false => "check the path".into(),
+                true => format!(
+                    "check the path; if it is the name of an image in a registry, write oci://{}",
+                    path.display()
+                ),
+            },
             NotFound { help, .. }
             | Unreachable { help, .. }
             | NotAnImage { help, .. }

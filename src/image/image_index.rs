@@ -10,7 +10,7 @@ const MAX_DEPTH: usize = 3;
 
 /// A manifest, and the way to it.
 pub(crate) struct Resolved {
-    pub manifest: Manifest,
+    pub manifest: Box<Manifest>,
     pub digest: Digest,
     pub notes: Vec<Note>,
     pub verify: StageTime,
@@ -72,26 +72,27 @@ fn select<'e, C: Content>(
     };
     let reason = format!("the image index has no entry for {wanted}, only {has}");
     let help = format!("build the image for {wanted} (`docker build --platform {wanted}`)");
-    let message = consumer::no_platform(&content.name(), wanted);
+    // The consumers do not ask for any other.
+    let is_default = *wanted == Platform::default();
+    let message = is_default.then(|| consumer::no_platform(&content.name(), wanted));
     match runnable.as_slice() {
         // Wasm is the same for every platform: where there is no choice, the module is still worth
         // looking at.
-        [only] => {
-            notes.push(
-                Note::new(
-                    "image/shape",
-                    Severity::Warning,
-                    format!("{reason}: Istio and Envoy Gateway would not take it"),
-                )
-                .help(help)
-                .consumer_message(message),
-            );
+        [only] if is_default => {
+            let mut note = Note::new(
+                "image/shape",
+                Severity::Warning,
+                format!("{reason}: Istio and Envoy Gateway would not take it"),
+            )
+            .help(help);
+            note.consumer_message = message;
+            notes.push(note);
             Ok(only)
         }
         _ => Err(ImageError::Shape {
             what: content.name(),
             reason,
-            consumer_message: Some(message),
+            consumer_message: message,
             help,
         }),
     }

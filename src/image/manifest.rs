@@ -96,7 +96,7 @@ pub(crate) struct Manifest {
 /// What a reference can resolve to.
 #[derive(Debug)]
 pub(crate) enum Document {
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     Index(Vec<Descriptor>),
 }
 
@@ -155,7 +155,7 @@ pub(crate) fn parse(bytes: &[u8], what: &str) -> Result<Document, ImageError> {
             "the manifest has neither layers nor a config".into(),
         ));
     }
-    Ok(Document::Manifest(Manifest {
+    Ok(Document::Manifest(Box::new(Manifest {
         media_type,
         artifact_type: raw.artifact_type,
         config: raw
@@ -164,7 +164,7 @@ pub(crate) fn parse(bytes: &[u8], what: &str) -> Result<Document, ImageError> {
             .transpose()?,
         layers: checked(raw.layers.unwrap_or_default(), "layers")?,
         annotations: raw.annotations,
-    }))
+    })))
 }
 
 fn descriptor(raw: RawDescriptor) -> Result<Descriptor, super::InvalidDigest> {

@@ -219,6 +219,8 @@ impl Progress for NoProgress {
 }
 
 /// Gets the image that `source` names. `reference_as_typed` is only repeated in the result.
+///
+/// It needs a tokio runtime with its I/O and time drivers enabled.
 pub async fn fetch(
     source: &Source,
     reference_as_typed: &str,

@@ -33,10 +33,8 @@ pub(crate) async fn pull<C: Content>(
     verify += unpacked.verify;
     shape_notes(&plan, &manifest, &unpacked, &mut notes);
 
-    let mut reading = match plan.module {
-        Module::Archive(_) => Reading::of(unpacked.config.as_deref()),
-        Module::Raw(_) => read_configs(blobs.config_layer, blobs.manifest_config),
-    };
+    let config = unpacked.config.or(blobs.config_layer);
+    let mut reading = read_configs(config, blobs.manifest_config);
     reading.apply_annotations(&manifest.annotations);
     notes.append(&mut reading.notes);
 
@@ -179,7 +177,7 @@ async fn unpack(
         Ok((found, sha256, verify))
     })
     .await?;
-    let found = found.map_err(|failure| archive_error(failure, descriptor, manifest, limit))?;
+    let found = found.map_err(|failure| archive_error(failure, descriptor, manifest))?;
     Ok(Unpacked {
         wasm: found.module,
         sha256,
@@ -190,12 +188,7 @@ async fn unpack(
     })
 }
 
-fn archive_error(
-    failure: Failure,
-    layer: &Descriptor,
-    manifest: &Manifest,
-    limit: u64,
-) -> ImageError {
+fn archive_error(failure: Failure, layer: &Descriptor, manifest: &Manifest) -> ImageError {
     let what = content::blob_name(layer);
     let consumer_message = |text: Option<String>| {
         text.and_then(|text| match text.starts_with("could not") {
@@ -216,7 +209,11 @@ fn archive_error(
             reason,
             consumer_message: consumer_message(consumer),
         },
-        Failure::TooLarge { what: part, actual } => ImageError::TooLarge {
+        Failure::TooLarge {
+            what: part,
+            limit,
+            actual,
+        } => ImageError::TooLarge {
             what: format!("{part} in {what}"),
             limit,
             actual,

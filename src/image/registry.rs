@@ -14,7 +14,7 @@ use super::{
 };
 use futures_util::StreamExt as _;
 use oci_distribution::client::{ClientConfig, ClientProtocol};
-use oci_distribution::errors::OciDistributionError;
+use oci_distribution::errors::{DigestError, OciDistributionError};
 use oci_distribution::{Client, Reference, RegistryOperation};
 use std::time::Duration;
 
@@ -154,16 +154,17 @@ impl<'a> Registry<'a> {
         while let Some(piece) = stream.next().await {
             match piece {
                 Ok(piece) => sink.write(&piece).map_err(Problem::Content)?,
-                // oci-client checks the digest when the stream ends, but not the size.
-                Err(error) if is_digest_error(&error) => {
-                    return match sink.missing() {
-                        0 => Ok(()),
-                        missing => Err(Problem::Content(
-                            sink.size_mismatch(descriptor.size - missing),
-                        )),
-                    };
-                }
-                Err(error) => return Err(Problem::Transport(OciDistributionError::IoError(error))),
+                Err(error) => match digest_error(&error) {
+                    // oci-client checks the digest when the stream ends. The sink does so too, and
+                    // the size before it.
+                    Some((expected, actual)) => {
+                        sink.header_mismatch(expected, actual);
+                        return Ok(());
+                    }
+                    None => {
+                        return Err(Problem::Transport(OciDistributionError::IoError(error)));
+                    }
+                },
             }
         }
         Ok(())
@@ -178,11 +179,11 @@ enum Problem {
     Content(ImageError),
 }
 
-/// The sink has computed the digest too, and reports the mismatch in our words.
-fn is_digest_error(error: &std::io::Error) -> bool {
-    error
-        .get_ref()
-        .is_some_and(|inner| inner.is::<oci_distribution::errors::DigestError>())
+fn digest_error(error: &std::io::Error) -> Option<(&str, &str)> {
+    match error.get_ref()?.downcast_ref()? {
+        DigestError::VerificationError { expected, actual } => Some((expected, actual)),
+        _ => None,
+    }
 }
 
 impl Content for Registry<'_> {
@@ -272,13 +273,14 @@ fn client(reference: &RegistryReference, options: &FetchOptions) -> Result<Clien
     Client::try_from(config).map_err(|error| {
         let reason = chain(&error);
         let help = if reason.contains("CA certificates") {
-            "install the system's CA certificates (the package `ca-certificates`), or set SSL_CERT_FILE to a file with them"
+            // The client loads them even for plain HTTP, and there is no way to keep it from that.
+            "install the system's CA certificates (the package `ca-certificates`), or set SSL_CERT_FILE to a file with them; they are needed even for plain HTTP"
         } else {
             "check the proxy and certificate settings in the environment"
         };
         ImageError::Unreachable {
             what: reference.to_string(),
-            reason: format!("cannot set up TLS: {reason}"),
+            reason: format!("cannot set up the client: {reason}"),
             help: help.into(),
         }
     })

@@ -114,12 +114,17 @@ const RAW: [(&str, Shape); 6] = [
 ///
 /// An archive in the last layer wins over a content layer, as it does for the consumers.
 pub(crate) fn recognise(manifest: &Manifest) -> Option<Plan<'_>> {
+    let config_layer = manifest.layers.iter().find(|l| is_config(&l.media_type));
+    let manifest_config = manifest
+        .config
+        .as_ref()
+        .filter(|config| is_config(&config.media_type));
     if let Some(last) = manifest.layers.last().filter(|l| is_archive(&l.media_type)) {
         return Some(Plan {
             shape: archive_shape(manifest),
             module: Module::Archive(last),
-            config_layer: None,
-            manifest_config: None,
+            config_layer,
+            manifest_config,
             candidates: 1,
         });
     }
@@ -133,11 +138,8 @@ pub(crate) fn recognise(manifest: &Manifest) -> Option<Plan<'_>> {
         Some(Plan {
             shape: raw_shape(manifest, *shape),
             module: Module::Raw(first),
-            config_layer: manifest.layers.iter().find(|l| is_config(&l.media_type)),
-            manifest_config: manifest
-                .config
-                .as_ref()
-                .filter(|config| is_config(&config.media_type)),
+            config_layer,
+            manifest_config,
             candidates: of_type.len(),
         })
     })

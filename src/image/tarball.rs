@@ -39,8 +39,16 @@ pub(crate) enum Failure {
         consumer: Option<String>,
     },
     /// The module, or what is in front of it, is over the limit.
-    TooLarge { what: String, actual: Option<u64> },
+    TooLarge {
+        what: String,
+        limit: u64,
+        actual: Option<u64>,
+    },
 }
+
+/// What the consumers say of a layer that does not begin as gzip does.
+const NOT_GZIP: &str =
+    "could not extract wasm binary: failed to parse layer as tar.gz: gzip: invalid header";
 
 enum Compression {
     Gzip,
@@ -60,24 +68,38 @@ fn sniff(layer: &[u8]) -> Compression {
 /// Looks for the module as Istio and Envoy Gateway do: the first file whose base name is
 /// `plugin.wasm`, in whatever directory.
 pub(crate) fn extract(layer: &[u8], max_module_bytes: u64) -> Result<Found, Failure> {
+    let not_gzip = |reason: &str| {
+        Err(Failure::NoModule {
+            reason: reason.into(),
+            consumer: Some(NOT_GZIP.into()),
+        })
+    };
     match sniff(layer) {
         // A layer may be several gzip members in a row, of which `GzDecoder` would read only one.
         Compression::Gzip => walk(MultiGzDecoder::new(layer), max_module_bytes),
-        Compression::Zstd => Err(Failure::NoModule {
-            reason: "the layer is compressed with zstd, where gzip is expected".into(),
-            consumer: Some("could not extract wasm binary: failed to parse layer as tar.gz: gzip: invalid header".into()),
+        Compression::Zstd => not_gzip("the layer is compressed with zstd, where gzip is expected"),
+        Compression::None if layer.is_empty() => Err(Failure::Broken {
+            reason: "the layer is empty".into(),
+            consumer: None,
         }),
-        Compression::None if layer.starts_with(b"\0asm") => Err(Failure::NoModule {
-            reason: "the layer is a bare module, where a tar archive is expected".into(),
-            consumer: Some("could not extract wasm binary: failed to parse layer as tar.gz: gzip: invalid header".into()),
-        }),
-        Compression::None => {
-            let mut found = walk(layer, max_module_bytes)?;
-            found.consumer_error = Some(
-                "could not extract wasm binary: failed to parse layer as tar.gz: gzip: invalid header",
-            );
-            Ok(found)
+        Compression::None if layer.starts_with(b"\0asm") => {
+            not_gzip("the layer is a bare module, where a tar archive is expected")
         }
+        Compression::None => match walk(layer, max_module_bytes) {
+            Ok(found) => Ok(Found {
+                consumer_error: Some(NOT_GZIP),
+                ..found
+            }),
+            Err(Failure::NoModule { reason, .. }) => Err(Failure::NoModule {
+                reason,
+                consumer: Some(NOT_GZIP.into()),
+            }),
+            Err(Failure::Broken { reason, .. }) => Err(Failure::Broken {
+                reason,
+                consumer: Some(NOT_GZIP.into()),
+            }),
+            Err(too_large) => Err(too_large),
+        },
     }
 }
 
@@ -107,14 +129,15 @@ impl<R: Read> Read for Limited<R> {
 }
 
 fn walk(reader: impl Read, max_module_bytes: u64) -> Result<Found, Failure> {
+    let limit = max_module_bytes.saturating_add(MAX_OTHER_BYTES);
     let mut archive = Archive::new(Limited {
         inner: reader,
-        left: max_module_bytes.saturating_add(MAX_OTHER_BYTES),
+        left: limit,
     });
     let mut found = Found::default();
     let mut have_module = false;
     let mut names = Vec::new();
-    let entries = archive.entries().map_err(|e| broken(&e))?;
+    let entries = archive.entries().map_err(|e| broken(&e, limit))?;
     for (count, entry) in entries.enumerate() {
         // What comes behind the module is only read for the runtime config. The consumers stop at
         // the module, so that trouble from here on is none for them.
@@ -134,7 +157,7 @@ fn walk(reader: impl Read, max_module_bytes: u64) -> Result<Found, Failure> {
                 ));
                 return Ok(found);
             }
-            (_, Err(error)) => return Err(broken(&error)),
+            (_, Err(error)) => return Err(broken(&error, limit)),
             (Some(trouble), Ok(_)) => {
                 return Err(Failure::Broken {
                     reason: format!("the layer has {trouble} and no {MODULE} among them"),
@@ -153,7 +176,7 @@ fn walk(reader: impl Read, max_module_bytes: u64) -> Result<Found, Failure> {
         let base = name.trim_end_matches('/').rsplit('/').next().unwrap_or("");
         if base == MODULE && !have_module {
             check_is_file(&entry, &name)?;
-            found.module = read_module(&mut entry, max_module_bytes)?;
+            found.module = read_module(&mut entry, max_module_bytes, limit)?;
             have_module = true;
             if name.split('/').any(|part| part == "..") || name.starts_with('/') {
                 found.remarks.push((
@@ -208,11 +231,16 @@ fn check_is_file(entry: &tar::Entry<'_, impl Read>, name: &str) -> Result<(), Fa
     })
 }
 
-fn read_module(entry: &mut tar::Entry<'_, impl Read>, limit: u64) -> Result<Vec<u8>, Failure> {
+fn read_module(
+    entry: &mut tar::Entry<'_, impl Read>,
+    limit: u64,
+    layer_limit: u64,
+) -> Result<Vec<u8>, Failure> {
     let size = entry.size();
     if size > limit {
         return Err(Failure::TooLarge {
             what: MODULE.into(),
+            limit,
             actual: Some(size),
         });
     }
@@ -223,7 +251,7 @@ fn read_module(entry: &mut tar::Entry<'_, impl Read>, limit: u64) -> Result<Vec<
         return Ok(module);
     }
     match read {
-        Err(error) if is_over_limit(&error) => Err(broken(&error)),
+        Err(error) if is_over_limit(&error) => Err(broken(&error, layer_limit)),
         read => Err(Failure::Broken {
             reason: format!(
                 "the archive ends inside {MODULE}: {} of {size} bytes are there{}",
@@ -267,18 +295,20 @@ fn is_over_limit(error: &io::Error) -> bool {
     super::error::chain(error).contains(OVER_LIMIT)
 }
 
-fn broken(error: &io::Error) -> Failure {
+fn broken(error: &io::Error, limit: u64) -> Failure {
     if is_over_limit(error) {
         return Failure::TooLarge {
             what: "the unpacked layer".into(),
+            limit,
             actual: None,
         };
     }
+    let text = one_line(&error.to_string());
+    // Of other damage their reader has other things to say, which are not known here.
+    let is_cut = error.kind() == io::ErrorKind::UnexpectedEof
+        || text.contains("failed to read entire block");
     Failure::Broken {
-        reason: format!(
-            "the layer is not an intact tar archive: {}",
-            one_line(&error.to_string())
-        ),
-        consumer: Some("could not extract wasm binary: unexpected EOF".into()),
+        reason: format!("the layer is not an intact tar archive: {text}"),
+        consumer: is_cut.then(|| "could not extract wasm binary: unexpected EOF".into()),
     }
 }

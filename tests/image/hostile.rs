@@ -266,6 +266,7 @@ fn a_gzip_bomb_is_too_large() {
     let layout = Layout::compat_image(&bomb);
     let error = limited(&layout, 1 << 20).unwrap_err();
     assert_verdict(&error, "image/too-large", "unpacked layer");
+    assert!(error.to_string().contains("68157440"), "{error}");
 
     // The consumers stop at the module, and so does the harm.
     let layout = Layout::compat_image(&gzip(&tar(&[("plugin.wasm", WASM), ("zeros", &zeros)])));
@@ -309,5 +310,6 @@ fn a_layer_may_be_anything() {
     ] {
         let error = Layout::compat_image(layer).get("v1").unwrap_err();
         assert!(error.is_verdict(), "{error}");
+        assert!(error.to_string().contains("layer"), "{error}");
     }
 }

@@ -127,7 +127,9 @@ fn a_platform_can_be_asked_for() {
         get_with(&layout.reference("v1"), &options)
     };
     assert_eq!(with("arm64").unwrap().wasm, b"arm64");
+    // Another platform than the consumers' is not replaced by the only one that there is.
     let error = with("riscv64").unwrap_err();
+    assert_eq!(error.consumer_message(), None);
     assert_eq!((error.rule(), error.is_verdict()), ("image/shape", true));
     assert!(
         error.to_string().contains("linux/amd64, linux/arm64"),

@@ -464,6 +464,52 @@ fn a_blob_that_is_not_what_its_descriptor_says() {
 }
 
 #[test]
+fn a_blob_that_is_not_what_its_header_says() {
+    let server = Server::start(|request| match is_wasm_blob(request) {
+        true => good(request).header(
+            "Docker-Content-Digest",
+            &Digest::sha256(b"another").to_string(),
+        ),
+        false => good(request),
+    });
+    let error = pull(&server, "acme/filter:v1").unwrap_err();
+    assert_eq!(
+        (error.rule(), error.is_verdict()),
+        ("image/digest-mismatch", true)
+    );
+    assert!(error.to_string().contains("header"), "{error}");
+}
+
+#[test]
+fn blobs_are_fetched_at_the_same_time() {
+    // None is answered before all three are asked for.
+    let barrier = std::sync::Barrier::new(3);
+    let server = Server::start(move |request| {
+        if request.path.contains("/blobs/") {
+            barrier.wait();
+        }
+        good(request)
+    });
+    let options = FetchOptions {
+        timeout: Duration::from_secs(60),
+        ..options()
+    };
+    let image = pull_with(&server, "acme/filter:v1", &options).unwrap();
+    assert_eq!(image.wasm, WASM);
+}
+
+#[test]
+fn from_an_ipv6_host() {
+    // Not every machine has IPv6.
+    let Ok(listener) = TcpListener::bind("[::1]:0") else {
+        return;
+    };
+    let server = Server::on(listener, good);
+    let image = pull(&server, "acme/filter:v1").unwrap();
+    assert_eq!(image.wasm, WASM);
+}
+
+#[test]
 fn a_blob_may_be_elsewhere() {
     let storage = Server::start(|_| Answer::new(200, WASM));
     let location = format!("http://{}/storage", storage.host());
