@@ -88,6 +88,17 @@ impl<'a> Registry<'a> {
         let mut verify = StageTime::default();
         let what = self.reference.to_string();
         let bytes = self.manifest(self.reference.inner(), what.clone()).await?;
+        // A host that is no registry, or a network that wants a login first.
+        if bytes.trim_ascii_start().starts_with(b"<") {
+            let host = self.reference.registry();
+            return Err(ImageError::Unreachable {
+                what,
+                reason: format!("{host} answered with a web page instead of a manifest"),
+                help: format!(
+                    "check that {host} is an OCI registry, and that no proxy or login page is in between"
+                ),
+            });
+        }
         let digest = match self.reference.digest() {
             Some(pinned) => {
                 content::verify_digest(&bytes, pinned, &what, &mut verify)?;
@@ -243,7 +254,9 @@ impl Retry<'_> {
         if self.failures == TRIES || !failure.may_pass {
             return Err(failure.error);
         }
-        let delay = registry.retry_delay * 2_u32.pow(self.failures - 1);
+        let delay = registry
+            .retry_delay
+            .saturating_mul(1 << (self.failures - 1));
         tracing::warn!("{}; trying again in {delay:?}", failure.error);
         tokio::time::sleep(delay).await;
         Ok(())

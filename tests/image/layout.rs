@@ -138,6 +138,21 @@ fn a_platform_can_be_asked_for() {
 }
 
 #[test]
+fn a_layout_may_be_one_image_for_several_platforms() {
+    let mut layout = Layout::new();
+    for architecture in ["arm64", "amd64"] {
+        let module = layout.blob(CONTENT_TYPE, architecture.as_bytes());
+        let config = layout.blob(CONFIG_TYPE, CONFIG.as_bytes());
+        let mut entry = layout.blob(OCI_MANIFEST, &manifest(config, vec![module]));
+        entry["platform"] = json!({ "os": "linux", "architecture": architecture });
+        layout.push_entry(entry);
+    }
+    let image = get(&layout.dir.path().display().to_string()).unwrap();
+    assert_eq!(image.wasm, b"amd64");
+    assert_ne!(image.named_digest, image.manifest_digest);
+}
+
+#[test]
 fn a_second_module_layer_is_named() {
     let mut layout = Layout::new();
     let layers = vec![

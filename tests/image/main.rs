@@ -1,7 +1,9 @@
 //! Where modules come from, on the library's API.
 
+mod credentials;
 mod hostile;
 mod layout;
+mod progress;
 mod reference;
 mod registry;
 mod runtime_config;

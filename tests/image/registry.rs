@@ -5,8 +5,7 @@ use crate::support::{
     CONFIG, CONFIG_TYPE, CONTENT_TYPE, OCI_MANIFEST, WASM, block_on, descriptor, manifest, options,
 };
 use filtergate::image::{
-    CredentialSource, Digest, FetchOptions, Image, ImageError, NoProgress, Progress, Source,
-    SourceKind, fetch,
+    Digest, FetchOptions, Image, ImageError, NoProgress, Source, SourceKind, fetch,
 };
 use serde_json::json;
 use std::net::TcpListener;
@@ -24,7 +23,7 @@ fn image_manifest() -> Vec<u8> {
 }
 
 /// The answers of a registry that has one good image.
-fn good(request: &Request) -> Answer {
+pub fn good(request: &Request) -> Answer {
     if request.path == "/v2/" {
         return Answer::new(200, "{}");
     }
@@ -53,15 +52,15 @@ fn good(request: &Request) -> Answer {
     Answer::error(404, "BLOB_UNKNOWN", "no such blob here")
 }
 
-fn is_wasm_blob(request: &Request) -> bool {
+pub fn is_wasm_blob(request: &Request) -> bool {
     request.path.ends_with(Digest::sha256(WASM).hex())
 }
 
-fn pull(server: &Server, name: &str) -> Result<Image, ImageError> {
+pub fn pull(server: &Server, name: &str) -> Result<Image, ImageError> {
     pull_with(server, name, &options())
 }
 
-fn pull_with(server: &Server, name: &str, options: &FetchOptions) -> Result<Image, ImageError> {
+pub fn pull_with(server: &Server, name: &str, options: &FetchOptions) -> Result<Image, ImageError> {
     let reference = format!("{}/{name}", server.host());
     let source = Source::parse(&reference).unwrap();
     block_on(fetch(&source, &reference, options, &NoProgress))
@@ -177,6 +176,17 @@ fn what_is_not_there_is_asked_for_once() {
 }
 
 #[test]
+fn a_host_that_is_no_registry() {
+    let server = Server::start(|_| Answer::new(200, "\n<!DOCTYPE html>"));
+    let error = pull(&server, "acme/filter:v1").unwrap_err();
+    assert_eq!(
+        (error.rule(), error.is_verdict()),
+        ("image/unreachable", false)
+    );
+    assert!(error.to_string().contains("web page"), "{error}");
+}
+
+#[test]
 fn a_plain_404_keeps_its_text() {
     let server = Server::start(|request| match request.path.as_str() {
         "/v2/" => Answer::new(200, ""),
@@ -230,109 +240,6 @@ fn a_refusal_says_what_was_tried() {
         error.to_string().contains("requested access is denied"),
         "{error}"
     );
-}
-
-/// A registry that wants a token, and gives one to `user:secret`.
-fn with_token(request: &Request) -> Answer {
-    let host = request.header("host");
-    if request.path.starts_with("/token") {
-        return match request.header("authorization") == "Basic dXNlcjpzZWNyZXQ=" {
-            true => Answer::new(200, r#"{"token":"t0ken"}"#),
-            false => Answer::error(403, "DENIED", "this package is private"),
-        };
-    }
-    if request.header("authorization") == "Bearer t0ken" {
-        return good(request);
-    }
-    let challenge = format!(r#"Bearer realm="http://{host}/token",service="test""#);
-    Answer::error(401, "UNAUTHORIZED", "authentication required")
-        .header("WWW-Authenticate", &challenge)
-}
-
-#[test]
-fn the_token_endpoint_s_reason_is_kept() {
-    let server = Server::start(with_token);
-    let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!(error.rule(), "image/unauthorized");
-    assert!(
-        error.to_string().contains("this package is private"),
-        "{error}"
-    );
-}
-
-fn with_config(text: &str) -> (tempfile::TempDir, FetchOptions) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("config.json");
-    std::fs::write(&path, text).unwrap();
-    let options = FetchOptions {
-        credentials: CredentialSource::ConfigFile(path),
-        ..options()
-    };
-    (dir, options)
-}
-
-#[test]
-fn credentials_come_from_the_docker_config() {
-    let server = Server::start(with_token);
-    let host = &server.host();
-    for auths in [
-        json!({ host: { "auth": "dXNlcjpzZWNyZXQ=" } }),
-        json!({ host: { "username": "user", "password": "secret", "auth": "" } }),
-        json!({ format!("http://{host}"): { "auth": "dXNlcjpzZWNyZXQ=" } }),
-        json!({ format!("{host}/acme/filter"): { "auth": "dXNlcjpzZWNyZXQ=" }, host: { "auth": "eDp5" } }),
-        json!({ format!("{host}/acme"): { "auth": "dXNlcjpzZWNyZXQ=" } }),
-        json!({ host: { "registrytoken": "t0ken" } }),
-    ] {
-        let (_dir, options) = with_config(&json!({ "auths": auths, "credsStore": "" }).to_string());
-        let image = pull_with(&server, "acme/filter:v1", &options);
-        assert_eq!(
-            image.map(|i| i.wasm).map_err(|e| e.to_string()),
-            Ok(WASM.into()),
-            "{auths}"
-        );
-    }
-}
-
-#[test]
-fn wrong_credentials_are_named_and_never_shown() {
-    let server = Server::start(with_token);
-    let text = json!({ "auths": { server.host(): { "username": "user", "password": "hunter2" } } });
-    let (dir, options) = with_config(&text.to_string());
-    let error = pull_with(&server, "acme/filter:v1", &options).unwrap_err();
-    assert_eq!(error.rule(), "image/unauthorized");
-    let text = error.to_string();
-    assert!(
-        text.contains(&dir.path().join("config.json").display().to_string()),
-        "{text}"
-    );
-    assert!(text.contains(&format!("key {}", server.host())), "{text}");
-    assert!(!format!("{error:?}").contains("hunter2"));
-}
-
-#[test]
-fn a_broken_docker_config_is_not_anonymous() {
-    let server = Server::start(good);
-    for (text, part) in [
-        ("{", "config.json is not valid"),
-        (
-            r#"{"auths":{"HOST":{"auth":"%%"}}}"#,
-            "unable to decode credential",
-        ),
-        (
-            r#"{"credHelpers":{"HOST":"does-not-exist-anywhere"}}"#,
-            "docker-credential-does-not-exist-anywhere",
-        ),
-    ] {
-        let (_dir, options) = with_config(&text.replace("HOST", &server.host()));
-        let error = pull_with(&server, "acme/filter:v1", &options).unwrap_err();
-        assert_eq!(
-            (error.rule(), error.is_verdict()),
-            ("image/unauthorized", false)
-        );
-        assert!(error.to_string().contains(part), "{error}");
-    }
-    let (_dir, options) = with_config(r#"{"auths":{"other.example":{"auth":"eDp5"}}}"#);
-    assert!(pull_with(&server, "acme/filter:v1", &options).is_ok());
 }
 
 #[test]
@@ -510,21 +417,6 @@ fn from_an_ipv6_host() {
 }
 
 #[test]
-fn a_blob_may_be_elsewhere() {
-    let storage = Server::start(|_| Answer::new(200, WASM));
-    let location = format!("http://{}/storage", storage.host());
-    let server = Server::start(move |request| match is_wasm_blob(request) {
-        true => Answer::new(307, "").header("Location", &location),
-        false => with_token(request),
-    });
-    let text = json!({ "auths": { server.host(): { "auth": "dXNlcjpzZWNyZXQ=" } } });
-    let (_dir, options) = with_config(&text.to_string());
-    let image = pull_with(&server, "acme/filter:v1", &options).unwrap();
-    assert_eq!(image.wasm, WASM);
-    assert_eq!(storage.requests()[0].header("authorization"), "");
-}
-
-#[test]
 fn a_large_manifest_is_refused() {
     let server = Server::start(|request| match request.path.contains("/manifests/") {
         true => Answer::new(200, vec![b' '; (4 << 20) + 1]),
@@ -556,54 +448,4 @@ fn a_registry_that_never_answers_is_given_up() {
         error.to_string().contains("not complete after 0.05 s"),
         "{error}"
     );
-}
-
-#[derive(Default)]
-struct Recorder(Mutex<Vec<String>>);
-
-impl Recorder {
-    fn push(&self, event: String) {
-        self.0.lock().unwrap().push(event);
-    }
-}
-
-impl Progress for Recorder {
-    fn blob_started(&self, id: &str, total: Option<u64>) {
-        self.push(format!("{id} of {}", total.unwrap()));
-    }
-    fn blob_advanced(&self, id: &str, bytes: u64) {
-        self.push(format!("{id} +{bytes}"));
-    }
-    fn blob_finished(&self, id: &str) {
-        self.push(format!("{id} done"));
-    }
-}
-
-#[test]
-fn progress_is_told() {
-    let server = Server::start(good);
-    let reference = format!("{}/acme/filter:v1", server.host());
-    let source = Source::parse(&reference).unwrap();
-    let recorder = Recorder::default();
-    block_on(fetch(&source, &reference, &options(), &recorder)).unwrap();
-    let events = recorder.0.into_inner().unwrap();
-    let id = Digest::sha256(WASM).short().to_owned();
-    let of_module: Vec<_> = events.iter().filter(|e| e.starts_with(&id)).collect();
-    assert_eq!(
-        of_module,
-        [
-            &format!("{id} of 8"),
-            &format!("{id} +8"),
-            &format!("{id} done")
-        ]
-    );
-    assert_eq!(events.iter().filter(|e| e.ends_with("done")).count(), 3);
-}
-
-#[test]
-fn the_future_can_be_sent() {
-    fn assert_send<T: Send>(_: &T) {}
-    let source = Source::parse("localhost:1/x").unwrap();
-    let options = options();
-    assert_send(&fetch(&source, "x", &options, &NoProgress));
 }
