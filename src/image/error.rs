@@ -1,6 +1,6 @@
 //! Why an image could not be had, or is not what it claims to be.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Why there is no image. The message is one line with the whole chain of causes in it.
@@ -189,12 +189,12 @@ impl ImageError {
     pub fn help(&self) -> String {
         use ImageError::*;
         match self {
-            FileNotFound { path } => match path.is_relative() && !path.starts_with(".") && !path.starts_with("..") {
-                false => "check the path".into(),
+            FileNotFound { path } => match could_be_reference(path) {
                 true => format!(
                     "check the path; if it is the name of an image in a registry, write oci://{}",
                     path.display()
                 ),
+                false => "check the path".into(),
             },
             NotFound { help, .. }
             | Unreachable { help, .. }
@@ -225,6 +225,11 @@ impl ImageError {
             }
         }
     }
+}
+
+/// Whether a path could have been meant as the name of an image in a registry.
+pub(crate) fn could_be_reference(path: &Path) -> bool {
+    path.is_relative() && !path.starts_with(".") && !path.starts_with("..")
 }
 
 /// The message of an error with those of all its causes, which transports keep apart.

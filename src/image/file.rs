@@ -2,6 +2,7 @@
 //! regular file.
 
 use super::digest::Digest;
+use super::error::could_be_reference;
 use super::timing::{StageTime, Stopwatch, timed};
 use super::{FetchOptions, Image, ImageError, Shape, SourceKind};
 use std::fs::{File, OpenOptions};
@@ -98,10 +99,13 @@ fn check_regular(path: &Path, metadata: &std::fs::Metadata) -> Result<(), ImageE
     let (reason, help) = if metadata.is_dir() {
         (
             "is a directory without an `oci-layout` file",
-            format!(
-                "name a .wasm file or an OCI layout directory; an image in a registry is written oci://{}",
-                path.display()
-            ),
+            match could_be_reference(path) {
+                true => format!(
+                    "name a .wasm file or an OCI layout directory; if it is the name of an image in a registry, write oci://{}",
+                    path.display()
+                ),
+                false => "name a .wasm file or an OCI layout directory".into(),
+            },
         )
     } else {
         (

@@ -138,6 +138,33 @@ fn a_platform_can_be_asked_for() {
 }
 
 #[test]
+fn an_attestation_is_no_image() {
+    let mut layout = Layout::new();
+    let config = layout.blob(CONFIG_TYPE, CONFIG.as_bytes());
+    let module = layout.blob(CONTENT_TYPE, WASM);
+    let mut image = layout.blob(OCI_MANIFEST, &manifest(config.clone(), vec![module]));
+    image["platform"] = json!({ "os": "wasi", "architecture": "wasm" });
+    let statement = layout.blob("application/vnd.in-toto+json", b"{}");
+    let attestation = layout.blob(OCI_MANIFEST, &manifest(config, vec![statement]));
+    let with = |key: &str, value: serde_json::Value| {
+        let mut entry = attestation.clone();
+        entry[key] = value;
+        entry
+    };
+    let unknown = with(
+        "platform",
+        json!({ "os": "unknown", "architecture": "unknown" }),
+    );
+    let annotated = with(
+        "annotations",
+        json!({ "vnd.docker.reference.type": "attestation-manifest" }),
+    );
+    let index = json!({ "schemaVersion": 2, "manifests": [unknown, annotated, image] });
+    layout.tag("v1", index.to_string().as_bytes());
+    assert_eq!(layout.get("v1").unwrap().wasm, WASM);
+}
+
+#[test]
 fn a_layout_may_be_one_image_for_several_platforms() {
     let mut layout = Layout::new();
     for architecture in ["arm64", "amd64"] {
