@@ -1,8 +1,227 @@
-//! filtergate.
+//! filtergate answers one question before a rollout: will this Wasm filter image load and behave in
+//! the Envoy I run, and how fast does it load?
+//!
+//! A module travels one way:
+//!
+//! ```text
+//! reference -> image -> module -> target -> vm -> exercise -> verdict -> report
+//! ```
+//!
+//! [`check`] takes a reference all that way to a [`Verdict`]; [`judge`] begins with an image that was
+//! fetched before. [`report`] shows verdicts.
+#![warn(missing_docs)]
+
 pub mod abi;
 pub mod bench;
+pub mod exercise;
 pub mod host;
+pub mod image;
 pub mod module;
+pub mod report;
 pub mod target;
 pub mod verdict;
 pub mod vm;
+
+use std::time::Duration;
+
+use crate::{
+    bench::{Phase, PhaseClock, PhaseTime},
+    exercise::{Exchange, ExerciseOptions, smoke_exchanges},
+    image::{FetchOptions, Image, Progress, RuntimeConfig, Source},
+    target::Target,
+    verdict::{Finding, Rule, StaticReport, Verdict},
+    vm::{CompileError, Template, VmOptions},
+};
+
+/// What to check, and under which conditions.
+#[derive(Debug, Clone)]
+pub struct CheckOptions {
+    /// The proxy release.
+    pub target: Target,
+    /// How images are fetched.
+    pub fetch: FetchOptions,
+    /// How guests run.
+    pub vm: VmOptions,
+    /// The root_ids to exercise instead of the declared ones.
+    pub root_ids: Vec<String>,
+    /// The plugin configuration.
+    pub configuration: Vec<u8>,
+    /// The VM configuration.
+    pub vm_configuration: Vec<u8>,
+    /// The exchanges of each root.
+    pub exchanges: Vec<Exchange>,
+    /// Whether to try an unknown root_id and the empty one as controls.
+    pub controls: bool,
+    /// After this long no further root_id is begun.
+    pub budget: Duration,
+}
+
+impl Default for CheckOptions {
+    fn default() -> Self {
+        Self {
+            target: Target::default(),
+            fetch: FetchOptions::default(),
+            vm: VmOptions::default(),
+            root_ids: Vec::new(),
+            configuration: Vec::new(),
+            vm_configuration: Vec::new(),
+            exchanges: smoke_exchanges(),
+            controls: true,
+            budget: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Fetches the image and judges it. This never fails: what goes wrong is in the verdict.
+pub async fn check(
+    source: &Source,
+    reference: &str,
+    options: &CheckOptions,
+    progress: &dyn Progress,
+) -> Verdict {
+    match image::fetch(source, reference, &options.fetch, progress).await {
+        Ok(image) => judge(image, options),
+        Err(error) => Verdict::of_image_error(reference, &options.target, &error),
+    }
+}
+
+/// Judges an image: static checks, load, exchanges.
+pub fn judge(image: Image, options: &CheckOptions) -> Verdict {
+    let mut verdict = Verdict::new(&image, &options.target);
+    verdict.phases.add(Phase::Fetch, stage_time(image.fetch));
+    verdict.phases.add(Phase::Verify, stage_time(image.verify));
+    let mut clock = PhaseClock::default();
+    let report = clock.measure(Phase::Parse, || {
+        verdict::check_statically(&image.wasm, &options.target)
+    });
+    verdict.phases.absorb(&clock);
+    let config = image.runtime_config.as_ref();
+    let declared = config.map_or(&[][..], |config| &config.abi_versions);
+    let label_findings = verdict::check_declared_abi(declared, &report);
+    verdict.findings.extend(label_findings);
+    verdict.set_module(&image, &report);
+    if report.is_loadable()
+        && let Some(abi) = report.abi
+    {
+        execute(&image, report, abi, options, &mut verdict);
+    } else {
+        verdict.findings.extend(report.findings);
+        verdict.loads = Some(false);
+    }
+    verdict.conclude();
+    verdict
+}
+
+/// Compiles the module and exercises its roots.
+fn execute(
+    image: &Image,
+    report: StaticReport,
+    abi: abi::AbiVersion,
+    options: &CheckOptions,
+    verdict: &mut Verdict,
+) {
+    let StaticReport { facts, findings, has_function_names, .. } = report;
+    verdict.findings.extend(findings);
+    let mut clock = PhaseClock::default();
+    let template = Template::compile(
+        &image.wasm,
+        facts.unwrap_or_default(),
+        abi,
+        &options.target,
+        &options.vm,
+        &mut clock,
+    );
+    verdict.phases.absorb(&clock);
+    let template = match template {
+        Ok(template) => template,
+        Err(error) => {
+            compile_failed(&image.wasm, error, verdict);
+            return;
+        }
+    };
+    verdict.compiler = Some(template.compiler());
+    let exercise_options = ExerciseOptions {
+        root_ids: roots(options, image.runtime_config.as_ref()),
+        configuration: options.configuration.clone(),
+        vm_configuration: options.vm_configuration.clone(),
+        vm_id: String::new(),
+        plugin_name: String::new(),
+        exchanges: options.exchanges.clone(),
+        controls: options.controls,
+        has_function_names,
+        budget: options.budget,
+    };
+    let exercised = on_a_thread_for_guests(|| exercise::exercise(&template, &exercise_options));
+    let exercised = match exercised {
+        Ok(exercised) => exercised,
+        Err(reason) => {
+            verdict.findings.push(Finding::warning(Rule::LimitReached, reason));
+            verdict.undecided = true;
+            return;
+        }
+    };
+    verdict.loads = exercised.roots.first().map(|root| root.accepted);
+    if let Some(first) = exercised.roots.first() {
+        verdict.phases.absorb(&first.phases);
+    }
+    verdict.undecided |= exercised.undecided;
+    verdict.findings.extend(exercised.findings);
+    verdict.roots = exercised.roots;
+}
+
+/// The root_ids to exercise: those that were asked for, else those that the image declares.
+fn roots(options: &CheckOptions, config: Option<&RuntimeConfig>) -> Vec<String> {
+    let mut root_ids = options.root_ids.clone();
+    if root_ids.is_empty()
+        && let Some(config) = config
+    {
+        root_ids.clone_from(&config.root_ids);
+    }
+    let mut seen = std::collections::HashSet::new();
+    root_ids.retain(|root_id| seen.insert(root_id.clone()));
+    root_ids
+}
+
+fn compile_failed(bytes: &[u8], error: CompileError, verdict: &mut Verdict) {
+    let finding = match error {
+        CompileError::Invalid(invalid) => {
+            verdict.loads = Some(false);
+            verdict::invalid_body(bytes, &invalid)
+        }
+        CompileError::Unsupported(reason) => {
+            // Nothing static stands against it, and Envoy's engine takes it.
+            verdict.loads = Some(true);
+            verdict.undecided = true;
+            Finding::warning(
+                Rule::ModuleFeature,
+                format!("Envoy's engine takes this module and no compiler here does, so that it was not run: {reason}"),
+            )
+            .help("the static checks found nothing against it; legacy exceptions go away with emscripten's -sWASM_LEGACY_EXCEPTIONS=0 or -fno-exceptions")
+        }
+        CompileError::Machine(reason) => {
+            verdict.undecided = true;
+            Finding::warning(
+                Rule::LimitReached,
+                format!("this machine cannot run modules: {reason}"),
+            )
+        }
+    };
+    verdict.findings.push(finding);
+}
+
+/// Runs guests on a thread whose stack is large enough for them.
+fn on_a_thread_for_guests<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("filtergate-guest".to_owned())
+            .stack_size(vm::THREAD_STACK_BYTES)
+            .spawn_scoped(scope, work)
+            .map_err(|error| format!("no thread to run the module on: {error}"))?
+            .join()
+            .map_err(|_| "filtergate itself failed while it ran the module; please report it".to_owned())
+    })
+}
+
+fn stage_time(time: image::StageTime) -> PhaseTime {
+    PhaseTime { wall_ns: time.wall_ns, cpu_ns: time.cpu_ns }
+}

@@ -3,7 +3,10 @@
 mod finding;
 mod rule;
 mod static_checks;
+#[allow(clippy::module_inception, reason = "the verdict is what the folder is about")]
+mod verdict;
 
 pub use finding::{Finding, Outcome};
 pub use rule::{Rule, Severity};
 pub use static_checks::{StaticReport, check_declared_abi, check_statically, invalid_body};
+pub use verdict::{ImageFacts, ModuleFacts, Verdict};

@@ -1,0 +1,451 @@
+//! Every root_id in turn: load, exchanges, shutdown, and the two controls.
+
+use std::{sync::Arc, time::{Duration, Instant}};
+
+use crate::{
+    bench::PhaseClock,
+    host::{Deferred, LogLine, NOT_MODELLED, Plugin, Process, function_label},
+    verdict::{Finding, Rule, Severity},
+    vm::{Instance, Template, Trap, TrapKind},
+};
+
+use super::{
+    exchange::{Exchange, ExchangeResult},
+    http::{Incident, run_exchange},
+    load::{LoadRun, Loaded, hazard_finding, load_plugin, trap_finding},
+};
+
+/// What to exercise and with what.
+#[derive(Debug, Clone)]
+pub struct ExerciseOptions {
+    /// The root_ids, in order. Without one the empty root_id is exercised.
+    pub root_ids: Vec<String>,
+    /// The plugin configuration.
+    pub configuration: Vec<u8>,
+    /// The VM configuration.
+    pub vm_configuration: Vec<u8>,
+    /// The VM's id.
+    pub vm_id: String,
+    /// The plugin's name.
+    pub plugin_name: String,
+    /// The exchanges of each root.
+    pub exchanges: Vec<Exchange>,
+    /// Whether to try an unknown root_id and the empty one as controls.
+    pub controls: bool,
+    /// Whether Envoy prints backtraces for this module.
+    pub has_function_names: bool,
+    /// After this long no further root is begun.
+    pub budget: Duration,
+}
+
+/// Most root_ids that are exercised; an image may declare any number.
+const MAX_ROOTS: usize = 64;
+
+/// A root_id that no module knows.
+const UNKNOWN_ROOT_ID: &str = "filtergate-unknown-root-id";
+
+/// What came of one root.
+#[derive(Debug, Clone, Default)]
+pub struct RootRun {
+    /// The root_id.
+    pub root_id: String,
+    /// Whether Envoy would accept the configuration for it.
+    pub accepted: bool,
+    /// The first error's rule, if any.
+    pub outcome: Option<Rule>,
+    /// What the module logged while it loaded.
+    pub logs: Vec<LogLine>,
+    /// The exchanges.
+    pub exchanges: Vec<ExchangeResult>,
+    /// Times of instantiate, start, vm_start and configure.
+    pub phases: PhaseClock,
+    /// Most memory that an instance had, bytes.
+    pub peak_memory_bytes: usize,
+}
+
+/// What came of all roots.
+#[derive(Debug, Clone, Default)]
+pub struct Exercised {
+    /// One for each root_id.
+    pub roots: Vec<RootRun>,
+    /// What was found, root by root.
+    pub findings: Vec<Finding>,
+    /// Something of filtergate's own kept the exercise from its end.
+    pub undecided: bool,
+}
+
+/// Exercises `template` as `options` say.
+pub fn exercise(template: &Template, options: &ExerciseOptions) -> Exercised {
+    let begun = Instant::now();
+    let mut all = Exercised::default();
+    let mut root_ids = options.root_ids.clone();
+    if root_ids.is_empty() {
+        root_ids.push(String::new());
+    }
+    let mut not_modelled = Vec::new();
+    let mut reads_root_id = false;
+    for (index, root_id) in root_ids.iter().enumerate() {
+        if index >= MAX_ROOTS || begun.elapsed() > options.budget {
+            let why = if index >= MAX_ROOTS {
+                format!("only the first {MAX_ROOTS} are")
+            } else {
+                format!("{} s were used up", options.budget.as_secs())
+            };
+            all.findings.push(
+                Finding::warning(
+                    Rule::RootNotExercised,
+                    format!("{} of {} root_ids were not exercised: {why}", root_ids.len() - index, root_ids.len()),
+                )
+                .help("name those that matter with --root-id"),
+            );
+            all.undecided = true;
+            break;
+        }
+        let mut run = Run { template, options, findings: Vec::new(), undecided: false };
+        let (root, read) = run.root(root_id, &mut not_modelled);
+        reads_root_id |= read;
+        all.undecided |= run.undecided;
+        all.findings.extend(run.findings);
+        all.roots.push(root);
+    }
+    // A module that loads nowhere, or that takes all the time there is, tells nothing by controls.
+    let some_load = all.roots.iter().any(|root| root.accepted);
+    if options.controls && some_load && begun.elapsed() <= options.budget {
+        all.findings.extend(controls(template, options, &root_ids, reads_root_id));
+    }
+    if let Some(finding) = not_modelled_finding(&not_modelled) {
+        all.findings.push(finding);
+    }
+    all
+}
+
+struct Run<'a> {
+    template: &'a Template,
+    options: &'a ExerciseOptions,
+    findings: Vec<Finding>,
+    undecided: bool,
+}
+
+impl Run<'_> {
+    fn plugin(&self, root_id: &str) -> Plugin {
+        plugin(self.options, root_id)
+    }
+
+    fn root(&mut self, root_id: &str, not_modelled: &mut Vec<usize>) -> (RootRun, bool) {
+        let names = self.options.has_function_names;
+        let mut root = RootRun { root_id: root_id.to_owned(), ..RootRun::default() };
+        let process = Arc::new(Process::new());
+        let plugin = self.plugin(root_id);
+        let mut canary = load_plugin(self.template, &plugin, &process, names, &mut root.phases);
+        root.logs = std::mem::take(&mut canary.logs);
+        root.accepted = canary.accepted;
+        self.undecided |= canary.undecided;
+        let read_root_id = canary.loaded.as_ref().is_some_and(|l| l.instance.state().read_root_id);
+        if let Some(loaded) = &canary.loaded {
+            note_calls(&loaded.instance, not_modelled);
+            root.peak_memory_bytes = peak(&loaded.instance);
+        }
+        let failed = canary.loaded.as_ref().is_none_or(|l| l.instance.is_failed());
+        self.report(root_id, canary.findings);
+        // Envoy throws the canary away and starts each worker anew. A VM that failed although the
+        // configuration is accepted answers nothing but 503.
+        if canary.accepted && !failed {
+            drop(canary.loaded);
+            self.serve(root_id, &plugin, &process, &mut root, not_modelled);
+        }
+        root.outcome = self
+            .findings
+            .iter()
+            .find(|finding| finding.severity == Severity::Error)
+            .map(|finding| finding.rule);
+        (root, read_root_id)
+    }
+
+    fn serve(
+        &mut self,
+        root_id: &str,
+        plugin: &Plugin,
+        process: &Arc<Process>,
+        root: &mut RootRun,
+        not_modelled: &mut Vec<usize>,
+    ) {
+        let names = self.options.has_function_names;
+        let mut clock = PhaseClock::default();
+        let worker = load_plugin(self.template, plugin, process, names, &mut clock);
+        let LoadRun { loaded: Some(mut worker), accepted: true, .. } = worker else {
+            let why = worker.findings.first().map_or(String::new(), |f| format!(": {}", f.message));
+            self.undecided |= worker.undecided;
+            self.report(
+                root_id,
+                vec![
+                    Finding::error(
+                        Rule::RootWorkerDiffers,
+                        format!("the first instance loaded and the second did not{why}"),
+                    )
+                    .envoy("Wasm VM failed Failed to configure thread-local Wasm plugin")
+                    .help("Envoy starts the module once for each worker thread, and skips the filter silently where that fails: make start and configure give the same answer every time"),
+                ],
+            );
+            return;
+        };
+        for exchange in &self.options.exchanges {
+            let (result, incidents) = run_exchange(&mut worker, exchange);
+            root.exchanges.push(result);
+            if self.incidents(root_id, &exchange.name, incidents, &worker.instance) {
+                break;
+            }
+        }
+        self.wind_down(root_id, &mut worker);
+        note_calls(&worker.instance, not_modelled);
+        root.peak_memory_bytes = root.peak_memory_bytes.max(peak(&worker.instance));
+        let dropped = worker.instance.state().logs.dropped();
+        if dropped > 0 {
+            self.report(
+                root_id,
+                vec![Finding::note(
+                    Rule::LimitReached,
+                    format!("{dropped} log lines of the module were not kept"),
+                )],
+            );
+        }
+    }
+
+    /// A tick if the root asked for ticks, then the root's end.
+    fn wind_down(&mut self, root_id: &str, worker: &mut Loaded) {
+        let Loaded { instance, root } = worker;
+        let root = *root;
+        let ticks = instance.state().contexts.get(&root).is_some_and(|c| c.tick_period_ms > 0);
+        if let Some(tick) =
+            instance.callbacks().on_tick.clone().filter(|_| ticks && !instance.is_failed())
+        {
+            let result = instance.call("proxy_on_tick", &tick, root, root);
+            self.end_callback(root_id, instance, result);
+        }
+        let Some(done) = instance.callbacks().on_done.clone().filter(|_| !instance.is_failed())
+        else {
+            self.delete_root(root_id, instance, root);
+            return;
+        };
+        let result = instance.call("proxy_on_done", &done, root, root);
+        let finished = match result {
+            Ok(0) => {
+                if let Some(context) = instance.state_mut().contexts.get_mut(&root) {
+                    context.pending_done = true;
+                }
+                // The module will say when it is done; after a tick at the latest here.
+                instance.end_call().contains(&Deferred::RootDone(root))
+            }
+            Ok(_) => {
+                instance.end_call();
+                true
+            }
+            Err(trap) => {
+                self.end_callback(root_id, instance, Err(trap));
+                false
+            }
+        };
+        if finished {
+            self.delete_root(root_id, instance, root);
+        }
+    }
+
+    fn delete_root(&mut self, root_id: &str, instance: &mut Instance, root: u32) {
+        if let Some(delete) = instance.callbacks().on_delete.clone().filter(|_| !instance.is_failed())
+        {
+            let result = instance.call("proxy_on_delete", &delete, root, root);
+            self.end_callback(root_id, instance, result);
+        }
+    }
+
+    fn end_callback(
+        &mut self,
+        root_id: &str,
+        instance: &mut Instance,
+        result: Result<(), Box<Trap>>,
+    ) {
+        instance.end_call();
+        if let Err(trap) = result {
+            let finding = self.trap(&trap, "of the root context");
+            self.report(root_id, vec![finding]);
+        }
+    }
+
+    fn trap(&mut self, trap: &Trap, place: &str) -> Finding {
+        let names = self.options.has_function_names;
+        match &trap.kind {
+            TrapKind::Guest(_) => trap_finding(Rule::RunTrap, trap, names, &format!(" ({place})"))
+                .help("Envoy answers this request with 503, and every later one on the same worker: see the module's log lines and the backtrace"),
+            TrapKind::Restricted { function } => trap_finding(
+                Rule::RunTrap,
+                trap,
+                names,
+                &format!(" ({place}): the allocator called `{function}`, which Envoy forbids there"),
+            )
+            .help("the allocator may only log and read the clock"),
+            TrapKind::Timeout => Finding::error(
+                Rule::RunTimeout,
+                format!("`{}` ({place}) did not end within its time: Envoy has no limit, and the worker thread would hang with all its connections", trap.function),
+            )
+            .evidence(trap.backtrace.iter().cloned())
+            .help("find the loop by the backtrace; if the work only takes long, raise --callback-timeout to see it through"),
+            _ => {
+                self.undecided |= matches!(trap.kind, TrapKind::Limit(_));
+                hazard_finding(trap, &format!("`{}` ({place})", trap.function))
+            }
+        }
+    }
+
+    /// Reports what went wrong in an exchange; answers whether there is no use in another one.
+    fn incidents(
+        &mut self,
+        root_id: &str,
+        exchange: &str,
+        incidents: Vec<Incident>,
+        instance: &Instance,
+    ) -> bool {
+        let mut over = false;
+        let called = NOT_MODELLED.iter().any(|name| calls(instance, name) > 0);
+        let trapped = incidents.iter().any(|incident| matches!(incident, Incident::Trap(_)));
+        for incident in incidents {
+            let finding = match incident {
+                Incident::Trap(trap) => {
+                    // Envoy shares the VM among all streams of a worker: nothing more runs on it.
+                    over = true;
+                    self.trap(&trap, &format!("exchange `{exchange}`"))
+                }
+                // The consequence of a trap, not a cause.
+                _ if trapped => continue,
+                Incident::Stalled { paused_in } => {
+                    let help = if called {
+                        "the module called a service that does not exist here and was told so; it should answer or resume the stream when a call cannot be made"
+                    } else {
+                        "resume the stream (proxy_continue_stream), answer it (proxy_send_local_response), or return Continue; a pause in a headers callback also keeps the body away"
+                    };
+                    Finding::error(
+                        Rule::RunStalled,
+                        format!("exchange `{exchange}` is paused in `{paused_in}` and nothing will resume it: the client would wait until a time-out"),
+                    )
+                    .help(help)
+                }
+                Incident::SecondReply => Finding::warning(
+                    Rule::RunProtocol,
+                    format!("exchange `{exchange}`: a second local reply was asked for, which Envoy ignores"),
+                )
+                .help("send one local reply for a stream"),
+                Incident::Reset => Finding::warning(
+                    Rule::RunProtocol,
+                    format!("exchange `{exchange}`: the stream was reset before its answer was complete"),
+                ),
+            };
+            self.report(root_id, vec![finding]);
+        }
+        over
+    }
+
+    fn report(&mut self, root_id: &str, findings: Vec<Finding>) {
+        self.findings.extend(findings.into_iter().map(|finding| finding.root(root_id)));
+    }
+}
+
+fn plugin(options: &ExerciseOptions, root_id: &str) -> Plugin {
+    Plugin {
+        name: options.plugin_name.clone(),
+        root_id: root_id.to_owned(),
+        vm_id: options.vm_id.clone(),
+        configuration: options.configuration.clone(),
+        vm_configuration: options.vm_configuration.clone(),
+    }
+}
+
+fn peak(instance: &Instance) -> usize {
+    instance.state().limits.peak_memory_bytes
+}
+
+fn calls(instance: &Instance, name: &str) -> u64 {
+    let state = instance.state();
+    (0..state.calls.len())
+        .filter(|index| function_label(*index) == name)
+        .map(|index| state.calls[index])
+        .sum()
+}
+
+/// Takes note of the functions without a model that the instance called.
+fn note_calls(instance: &Instance, seen: &mut Vec<usize>) {
+    for (index, calls) in instance.state().calls.iter().enumerate() {
+        if *calls > 0 && NOT_MODELLED.contains(&function_label(index)) && !seen.contains(&index) {
+            seen.push(index);
+        }
+    }
+}
+
+fn not_modelled_finding(seen: &[usize]) -> Option<Finding> {
+    if seen.is_empty() {
+        return None;
+    }
+    let names: Vec<_> = seen.iter().map(|index| format!("`{}`", function_label(*index))).collect();
+    Some(
+        Finding::note(
+            Rule::HostNotModelled,
+            format!(
+                "the module called {}: there are no clusters, resolvers or foreign functions here, and it was answered as Envoy answers when the thing is not configured",
+                names.join(", ")
+            ),
+        )
+        .help("what the module does with a successful call is not covered by this verdict"),
+    )
+}
+
+/// What the module does with a root_id that it does not know, and with the empty one.
+fn controls(
+    template: &Template,
+    options: &ExerciseOptions,
+    root_ids: &[String],
+    reads_root_id: bool,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut reads = reads_root_id;
+    let mut all_accepted = true;
+    for control in [UNKNOWN_ROOT_ID, ""] {
+        if root_ids.iter().any(|root_id| root_id == control) {
+            continue;
+        }
+        let mut clock = PhaseClock::default();
+        let process = Arc::new(Process::new());
+        let run = load_plugin(
+            template,
+            &plugin(options, control),
+            &process,
+            options.has_function_names,
+            &mut clock,
+        );
+        reads |= run.loaded.as_ref().is_some_and(|loaded| loaded.instance.state().read_root_id);
+        all_accepted &= run.accepted && run.findings.is_empty();
+        let label = if control.is_empty() { "the empty root_id" } else { "an unknown root_id" };
+        let what = match run.findings.first() {
+            Some(finding) if finding.severity == Severity::Error => {
+                format!("is refused: {}", finding.message)
+            }
+            Some(finding) => finding.message.clone(),
+            None => "is accepted: it loads without a complaint".to_owned(),
+        };
+        let said = run
+            .logs
+            .iter()
+            .rfind(|line| line.level >= crate::host::LogLevel::Warn)
+            .map(|line| format!("; it logs: {}", line.message))
+            .unwrap_or_default();
+        findings.push(
+            Finding::note(Rule::RootUnknownId, format!("{label} {what}{said}")).root(control),
+        );
+    }
+    if !reads && all_accepted && !findings.is_empty() {
+        findings.push(
+            Finding::note(
+                Rule::RootNotDistinguished,
+                "the module never reads `plugin_root_id`: it behaves the same for any root_id",
+            )
+            .help("a wrong root_id in the proxy's configuration will go unnoticed"),
+        );
+    }
+    findings
+}

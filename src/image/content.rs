@@ -1,0 +1,245 @@
+//! What every place that holds images can do, and the check that everything from there goes
+//! through.
+
+use super::digest::{Digest, Hasher};
+use super::manifest::{Descriptor, MAX_DOCUMENT_BYTES};
+use super::timing::{StageTime, timed};
+use super::{ImageError, Progress, SourceKind};
+
+/// A place that holds images.
+pub(crate) trait Content {
+    /// Its kind.
+    fn kind(&self) -> SourceKind;
+
+    /// How an error names the image that was asked for.
+    fn name(&self) -> String;
+
+    /// The manifest or image index with that digest. Implementations need not verify it.
+    async fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError>;
+
+    /// A blob, passed piece by piece to `sink`, which refuses what is not that blob.
+    async fn blob(
+        &self,
+        descriptor: &Descriptor,
+        sink: &mut BlobSink<'_>,
+    ) -> Result<(), ImageError>;
+}
+
+/// What a reference resolved to, before any image index is followed.
+pub(crate) struct Named {
+    pub bytes: Vec<u8>,
+    pub digest: Digest,
+    /// The digest in the reference, if it has one.
+    pub pinned: Option<Digest>,
+    pub verify: StageTime,
+}
+
+/// The name of a blob in errors and in the progress display.
+pub(crate) fn blob_name(descriptor: &Descriptor) -> String {
+    match descriptor.title() {
+        Some(title) => format!(
+            "blob {} ({})",
+            descriptor.digest,
+            super::error::one_line(title)
+        ),
+        None => format!("blob {}", descriptor.digest),
+    }
+}
+
+/// Verifies a manifest or image index against its descriptor: size before digest.
+pub(crate) fn verify_document(
+    bytes: &[u8],
+    descriptor: &Descriptor,
+    verify: &mut StageTime,
+) -> Result<(), ImageError> {
+    let what = format!("manifest {}", descriptor.digest);
+    if bytes.len() as u64 != descriptor.size {
+        return Err(ImageError::SizeMismatch {
+            what,
+            expected: descriptor.size,
+            actual: bytes.len() as u64,
+        });
+    }
+    verify_digest(bytes, &descriptor.digest, &what, verify)
+}
+
+/// Verifies bytes against a digest.
+pub(crate) fn verify_digest(
+    bytes: &[u8],
+    expected: &Digest,
+    what: &str,
+    verify: &mut StageTime,
+) -> Result<(), ImageError> {
+    let actual = timed(verify, || Hasher::of(expected.algorithm(), bytes));
+    if actual == *expected {
+        return Ok(());
+    }
+    Err(ImageError::DigestMismatch {
+        what: what.into(),
+        expected: expected.to_string(),
+        actual: actual.to_string(),
+    })
+}
+
+/// Refuses a document that is over the limit by its descriptor already.
+pub(crate) fn check_document_size(descriptor: &Descriptor) -> Result<(), ImageError> {
+    if descriptor.size > MAX_DOCUMENT_BYTES {
+        return Err(ImageError::TooLarge {
+            what: format!("manifest {}", descriptor.digest),
+            limit: MAX_DOCUMENT_BYTES,
+            actual: Some(descriptor.size),
+        });
+    }
+    Ok(())
+}
+
+/// Takes a blob piece by piece and checks size and digest on the way.
+pub(crate) struct BlobSink<'a> {
+    descriptor: &'a Descriptor,
+    progress: &'a dyn Progress,
+    hasher: Hasher,
+    bytes: Vec<u8>,
+    verify: StageTime,
+    header_mismatch: Option<(String, String)>,
+}
+
+/// A blob that is what its descriptor says.
+pub(crate) struct Blob {
+    pub bytes: Vec<u8>,
+    pub verify: StageTime,
+}
+
+impl<'a> BlobSink<'a> {
+    /// Refuses a blob that is larger than `limit` by its descriptor, before anything is read.
+    pub(crate) fn new(
+        descriptor: &'a Descriptor,
+        limit: u64,
+        progress: &'a dyn Progress,
+    ) -> Result<Self, ImageError> {
+        if descriptor.size > limit {
+            return Err(ImageError::TooLarge {
+                what: blob_name(descriptor),
+                limit,
+                actual: Some(descriptor.size),
+            });
+        }
+        Ok(Self {
+            descriptor,
+            progress,
+            hasher: Hasher::new(descriptor.digest.algorithm()),
+            bytes: Vec::new(),
+            verify: StageTime::default(),
+            header_mismatch: None,
+        })
+    }
+
+    /// Forgets what came so far, for another try. The time that its check took stays counted.
+    pub(crate) fn restart(&mut self) {
+        self.hasher = Hasher::new(self.descriptor.digest.algorithm());
+        self.bytes.clear();
+        self.progress
+            .blob_started(self.descriptor.digest.short(), Some(self.descriptor.size));
+    }
+
+    /// The number of bytes that are still missing.
+    pub(crate) fn missing(&self) -> u64 {
+        self.descriptor.size - self.bytes.len() as u64
+    }
+
+    /// Refuses a length that a server or file system announces and the descriptor does not.
+    pub(crate) fn announce(&self, length: u64) -> Result<(), ImageError> {
+        if length == self.descriptor.size {
+            return Ok(());
+        }
+        Err(self.size_mismatch(length))
+    }
+
+    pub(crate) fn size_mismatch(&self, actual: u64) -> ImageError {
+        ImageError::SizeMismatch {
+            what: blob_name(self.descriptor),
+            expected: self.descriptor.size,
+            actual,
+        }
+    }
+
+    /// The registry's own digest header contradicts the bytes. That only says something new where
+    /// the descriptor does not.
+    pub(crate) fn header_mismatch(&mut self, expected: &str, actual: &str) {
+        self.header_mismatch = Some((expected.into(), actual.into()));
+    }
+
+    /// The next piece. More than the descriptor's size is never kept.
+    pub(crate) fn write(&mut self, piece: &[u8]) -> Result<(), ImageError> {
+        if piece.len() as u64 > self.missing() {
+            return Err(self.size_mismatch(self.bytes.len() as u64 + piece.len() as u64));
+        }
+        let hasher = &mut self.hasher;
+        timed(&mut self.verify, || hasher.update(piece));
+        self.bytes.extend_from_slice(piece);
+        self.progress
+            .blob_advanced(self.descriptor.digest.short(), piece.len() as u64);
+        Ok(())
+    }
+
+    /// The end of the blob.
+    pub(crate) fn finish(mut self) -> Result<Blob, ImageError> {
+        if self.missing() > 0 {
+            return Err(self.size_mismatch(self.bytes.len() as u64));
+        }
+        let hasher = self.hasher;
+        let actual = timed(&mut self.verify, || hasher.finish());
+        if actual != self.descriptor.digest {
+            return Err(ImageError::DigestMismatch {
+                what: blob_name(self.descriptor),
+                expected: self.descriptor.digest.to_string(),
+                actual: actual.to_string(),
+            });
+        }
+        if let Some((expected, actual)) = self.header_mismatch {
+            return Err(ImageError::DigestMismatch {
+                what: format!(
+                    "the Docker-Content-Digest header of {}",
+                    blob_name(self.descriptor)
+                ),
+                expected,
+                actual,
+            });
+        }
+        Ok(Blob {
+            bytes: self.bytes,
+            verify: self.verify,
+        })
+    }
+}
+
+/// Gets and verifies one blob.
+pub(crate) async fn get<C: Content>(
+    content: &C,
+    descriptor: &Descriptor,
+    limit: u64,
+    progress: &dyn Progress,
+) -> Result<Blob, ImageError> {
+    let mut sink = BlobSink::new(descriptor, limit, progress)?;
+    let id = descriptor.digest.short();
+    progress.blob_started(id, Some(descriptor.size));
+    content.blob(descriptor, &mut sink).await?;
+    let blob = sink.finish()?;
+    progress.blob_finished(id);
+    Ok(blob)
+}
+
+/// A list for a message, of bounded length.
+pub(crate) fn list(items: impl IntoIterator<Item = String>) -> String {
+    const MAX: usize = 10;
+    let items: Vec<_> = items.into_iter().collect();
+    let mut text = items
+        .iter()
+        .take(MAX)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    if items.len() > MAX {
+        text.push_str(&format!(" and {} more", items.len() - MAX));
+    }
+    text
+}

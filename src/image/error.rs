@@ -1,0 +1,267 @@
+//! Why an image could not be had, or is not what it claims to be.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Why there is no image. The message is one line with the whole chain of causes in it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// A file that does not exist.
+    #[error("{}: no such file", path.display())]
+    FileNotFound {
+        /// The path as typed.
+        path: PathBuf,
+    },
+    /// Something that the registry or the OCI layout does not have.
+    #[error("{what}: not found: {reason}")]
+    NotFound {
+        /// The image, manifest or blob.
+        what: String,
+        /// What the registry said, or where it was looked for.
+        reason: String,
+        /// The next step.
+        help: String,
+    },
+    /// The registry refused.
+    #[error("{what}: not authorized ({credentials}): {reason}")]
+    Unauthorized {
+        /// The image or blob.
+        what: String,
+        /// The registry's host.
+        host: String,
+        /// Which credentials were used, without the secret.
+        credentials: String,
+        /// What the registry said.
+        reason: String,
+    },
+    /// The docker config or a credential helper is broken. Going on without credentials would only
+    /// hide that.
+    #[error("credentials for {host}: {reason}")]
+    Credentials {
+        /// The registry's host.
+        host: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The registry could not be reached, or had trouble of its own.
+    #[error("{what}: {reason}")]
+    Unreachable {
+        /// The image or blob.
+        what: String,
+        /// The chain of causes.
+        reason: String,
+        /// The next step.
+        help: String,
+    },
+    /// The pull took longer than it may.
+    #[error("{what}: not complete after {} s", after.as_secs_f64())]
+    TimedOut {
+        /// The image.
+        what: String,
+        /// The limit.
+        after: Duration,
+    },
+    /// A local file that exists and cannot be read.
+    #[error("{}: {reason}", path.display())]
+    Unreadable {
+        /// The path.
+        path: PathBuf,
+        /// The system's reason.
+        reason: String,
+    },
+    /// A path that names something which cannot be an image.
+    #[error("{}: {reason}", path.display())]
+    NotAnImage {
+        /// The path.
+        path: PathBuf,
+        /// What it is instead.
+        reason: String,
+        /// The next step.
+        help: String,
+    },
+    /// The OCI layout has more than one image, or none, and the reference does not say which.
+    #[error("{}: {reason}", path.display())]
+    Ambiguous {
+        /// The layout.
+        path: PathBuf,
+        /// What it has.
+        reason: String,
+        /// The next step.
+        help: String,
+    },
+    /// The bytes are not those that the digest names.
+    #[error("{what}: digest mismatch: expected {expected}, got {actual}")]
+    DigestMismatch {
+        /// The manifest or blob.
+        what: String,
+        /// The digest of the descriptor or the reference.
+        expected: String,
+        /// The digest of the bytes.
+        actual: String,
+    },
+    /// The bytes are not as many as the descriptor says.
+    #[error("{what}: size mismatch: the descriptor says {expected} bytes, got {actual}")]
+    SizeMismatch {
+        /// The manifest or blob.
+        what: String,
+        /// The size in the descriptor.
+        expected: u64,
+        /// The size of the content; where it is cut off, as much as was read.
+        actual: u64,
+    },
+    /// Something is over a limit.
+    #[error("{what}: {}larger than the limit of {limit} bytes", actual.map(|n| format!("{n} bytes, ")).unwrap_or_default())]
+    TooLarge {
+        /// The module, manifest or config.
+        what: String,
+        /// The limit.
+        limit: u64,
+        /// The size, where it is known.
+        actual: Option<u64>,
+    },
+    /// The image is intact, but has no module where a consumer would look for one.
+    #[error("{what}: {reason}")]
+    Shape {
+        /// The image or blob.
+        what: String,
+        /// What was looked for and what is there.
+        reason: String,
+        /// What Istio logs for such an image.
+        consumer_message: Option<String>,
+        /// The next step.
+        help: String,
+    },
+    /// The content is broken: a manifest that is no JSON, a layer that is no archive.
+    #[error("{what}: {reason}")]
+    Invalid {
+        /// The manifest or blob.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What Istio logs for such an image, where that is known.
+        consumer_message: Option<String>,
+    },
+}
+
+impl ImageError {
+    /// The stable name of the rule that the error belongs to.
+    pub fn rule(&self) -> &'static str {
+        use ImageError::*;
+        match self {
+            FileNotFound { .. } | NotFound { .. } => "image/not-found",
+            Unauthorized { .. } | Credentials { .. } => "image/unauthorized",
+            Unreachable { .. } | TimedOut { .. } | Unreadable { .. } => "image/unreachable",
+            DigestMismatch { .. } | SizeMismatch { .. } => "image/digest-mismatch",
+            TooLarge { .. } => "image/too-large",
+            Shape { .. } => "image/shape",
+            NotAnImage { .. } | Ambiguous { .. } | Invalid { .. } => "image/invalid",
+        }
+    }
+
+    /// Whether the image was had and is bad, as opposed to: it could not be had.
+    pub fn is_verdict(&self) -> bool {
+        use ImageError::*;
+        matches!(
+            self,
+            DigestMismatch { .. }
+                | SizeMismatch { .. }
+                | TooLarge { .. }
+                | Shape { .. }
+                | Invalid { .. }
+        )
+    }
+
+    /// What Istio logs for such an image, where that is known.
+    pub fn consumer_message(&self) -> Option<&str> {
+        match self {
+            ImageError::Shape {
+                consumer_message, ..
+            }
+            | ImageError::Invalid {
+                consumer_message, ..
+            } => consumer_message.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The next step for the user.
+    pub fn help(&self) -> String {
+        use ImageError::*;
+        match self {
+            FileNotFound { path } => match could_be_reference(path) {
+                true => format!(
+                    "check the path; if it is the name of an image in a registry, write oci://{}",
+                    path.display()
+                ),
+                false => "check the path".into(),
+            },
+            NotFound { help, .. }
+            | Unreachable { help, .. }
+            | NotAnImage { help, .. }
+            | Ambiguous { help, .. }
+            | Shape { help, .. } => help.clone(),
+            Unauthorized { host, .. } => format!(
+                "check that the name is right (many registries answer this way for what does not exist), then run `docker login {host}`"
+            ),
+            Credentials { host, .. } => {
+                format!("repair the docker config, or run `docker login {host}` again")
+            }
+            TimedOut { .. } => "try again, or allow more time".into(),
+            Unreadable { .. } => "check the file's permissions".into(),
+            DigestMismatch { .. } => {
+                "do not use this image: push it again, and pin the digest that the push prints"
+                    .into()
+            }
+            SizeMismatch { .. } => {
+                "do not use this image: it was cut or changed on its way; push it again".into()
+            }
+            TooLarge { .. } => {
+                "strip debug information from the module (`wasm-opt --strip-debug`), or raise the limit"
+                    .into()
+            }
+            Invalid { .. } => {
+                "build and push the image again; `docker build` with `FROM scratch` and `COPY plugin.wasm /` makes one that every consumer takes".into()
+            }
+        }
+    }
+}
+
+/// Whether a path could have been meant as the name of an image in a registry.
+pub(crate) fn could_be_reference(path: &Path) -> bool {
+    path.is_relative() && !path.starts_with(".") && !path.starts_with("..")
+}
+
+/// The message of an error with those of all its causes, which transports keep apart.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Many wrappers repeat their cause word for word.
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    one_line(&text)
+}
+
+/// Text from elsewhere as one line of bounded length and without control characters.
+pub(crate) fn one_line(text: &str) -> String {
+    const MAX_CHARS: usize = 400;
+    let mut line = String::new();
+    for (count, word) in text.split_whitespace().enumerate() {
+        if count > 0 {
+            line.push(' ');
+        }
+        line.extend(word.chars().map(|c| if c.is_control() { '?' } else { c }));
+        if line.chars().count() > MAX_CHARS {
+            line = line.chars().take(MAX_CHARS).collect();
+            line.push('…');
+            break;
+        }
+    }
+    line
+}

@@ -1,0 +1,242 @@
+//! Where modules come from: a registry, an OCI layout directory or a plain file.
+//!
+//! [`Source::parse`] decides what a string names, [`fetch`] gets it. The result is an [`Image`]:
+//! the module's bytes, the runtime config that travelled with them, and notes on everything that
+//! deviates from the specification. Nothing in here knows proxy-wasm: the bytes may be anything.
+//!
+//! A new place to get images from implements `content::Content`; a new way to lay out an image is
+//! a branch of `shape::recognise`.
+#![warn(missing_docs)]
+
+mod consumer;
+mod content;
+mod credentials;
+mod digest;
+mod error;
+mod file;
+mod image_index;
+mod layout;
+mod manifest;
+mod oci_error;
+mod pull;
+mod reference;
+mod registry;
+mod runtime_config;
+mod shape;
+mod tarball;
+mod timing;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use digest::{Algorithm, Digest, InvalidDigest};
+pub use error::ImageError;
+pub use reference::{ReferenceError, RegistryReference, Selector, Source};
+pub use runtime_config::RuntimeConfig;
+pub use shape::Shape;
+pub use timing::StageTime;
+
+/// Limits and choices for [`fetch`].
+#[derive(Debug, Clone)]
+pub struct FetchOptions {
+    /// The largest module, and the largest blob that holds one, that is accepted. The default is
+    /// 256 MiB, the limit of Istio.
+    pub max_module_bytes: u64,
+    /// Talk plain HTTP to the registry, whatever its host. Loopback hosts need no such option.
+    pub plain_http: bool,
+    /// The time that a whole pull may take, retries included.
+    pub timeout: Duration,
+    /// The time that one connection may take to be established.
+    pub connect_timeout: Duration,
+    /// The time that a registry may be silent in the middle of an answer.
+    pub read_timeout: Duration,
+    /// The pause before the first retry; it doubles for each further one.
+    pub retry_delay: Duration,
+    /// The entry of an image index to take.
+    pub platform: Platform,
+    /// Where the credentials for a registry come from.
+    pub credentials: CredentialSource,
+}
+
+/// Where the credentials for a registry come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum CredentialSource {
+    /// The docker config, and if there is none, podman's auth file.
+    #[default]
+    Default,
+    /// This file, in the format of the docker config.
+    ConfigFile(PathBuf),
+    /// None are sent.
+    Anonymous,
+}
+
+impl Default for FetchOptions {
+    fn default() -> Self {
+        Self {
+            max_module_bytes: 256 << 20,
+            plain_http: false,
+            timeout: Duration::from_secs(300),
+            connect_timeout: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(60),
+            retry_delay: Duration::from_millis(500),
+            platform: Platform::default(),
+            credentials: CredentialSource::default(),
+        }
+    }
+}
+
+/// A platform as an image index names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Platform {
+    /// The operating system, `linux` by default.
+    pub os: String,
+    /// The architecture, `amd64` by default.
+    pub architecture: String,
+}
+
+impl Default for Platform {
+    /// linux/amd64: what Istio and Envoy Gateway ask for, whatever machine they run on.
+    fn default() -> Self {
+        Self {
+            os: "linux".into(),
+            architecture: "amd64".into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)
+    }
+}
+
+/// The kind of place that an image came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A plain file that holds the module and nothing else.
+    File,
+    /// An OCI image layout directory.
+    OciLayout,
+    /// A registry that speaks the OCI distribution protocol.
+    Registry,
+}
+
+/// How much a [`Note`] weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing; nothing is wrong.
+    Note,
+    /// Something may go wrong, or goes wrong for some consumers.
+    Warning,
+    /// Something is wrong.
+    Error,
+}
+
+/// One fact about an image that deviates from what its readers expect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// The stable name of the rule that it belongs to.
+    pub rule: &'static str,
+    /// How much it weighs.
+    pub severity: Severity,
+    /// What was found: a lowercase fragment of one line.
+    pub message: String,
+    /// The next step for the user, where there is one.
+    pub help: Option<String>,
+    /// The text that Istio would log of it, where it would.
+    pub consumer_message: Option<String>,
+}
+
+impl Note {
+    pub(crate) fn new(rule: &'static str, severity: Severity, message: impl Into<String>) -> Self {
+        Self {
+            rule,
+            severity,
+            message: message.into(),
+            help: None,
+            consumer_message: None,
+        }
+    }
+
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub(crate) fn consumer_message(mut self, text: impl Into<String>) -> Self {
+        self.consumer_message = Some(text.into());
+        self
+    }
+}
+
+/// A module, and all that was learnt while it was fetched.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The reference as the user typed it.
+    pub reference: String,
+    /// Where it came from.
+    pub kind: SourceKind,
+    /// How the image is laid out.
+    pub shape: Shape,
+    /// The digest that the reference resolved to: of an image index, or of a manifest.
+    pub named_digest: Option<String>,
+    /// The digest of the manifest that was selected. This is what Istio and Envoy Gateway compare
+    /// with a pinned digest.
+    pub manifest_digest: Option<String>,
+    /// The module's bytes. They were not looked at: they may be anything.
+    pub wasm: Vec<u8>,
+    /// The SHA-256 of [`Image::wasm`] in lowercase hex. This is what Envoy's `sha256` field means.
+    pub wasm_sha256: String,
+    /// The runtime config, if the image has one that could be read.
+    pub runtime_config: Option<RuntimeConfig>,
+    /// What deviates from the specification, in the order in which it was found.
+    pub notes: Vec<Note>,
+    /// The time that getting the bytes took.
+    pub fetch: StageTime,
+    /// The time that hashing and unpacking them took, also where that happened between two reads.
+    pub verify: StageTime,
+}
+
+/// Is told how far the transfer of an image is. Blobs are transferred concurrently.
+pub trait Progress: Send + Sync {
+    /// The transfer of a blob begins, or begins again after a failed try; `id` is its digest in
+    /// short form.
+    fn blob_started(&self, id: &str, total: Option<u64>);
+    /// `bytes` more have arrived.
+    fn blob_advanced(&self, id: &str, bytes: u64);
+    /// The blob is complete and verified.
+    fn blob_finished(&self, id: &str);
+}
+
+/// A [`Progress`] that does nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoProgress;
+
+impl Progress for NoProgress {
+    fn blob_started(&self, _id: &str, _total: Option<u64>) {}
+    fn blob_advanced(&self, _id: &str, _bytes: u64) {}
+    fn blob_finished(&self, _id: &str) {}
+}
+
+/// Gets the image that `source` names. `reference_as_typed` is only repeated in the result.
+///
+/// It needs a tokio runtime with its I/O and time drivers enabled.
+pub async fn fetch(
+    source: &Source,
+    reference_as_typed: &str,
+    options: &FetchOptions,
+    progress: &dyn Progress,
+) -> Result<Image, ImageError> {
+    match source {
+        Source::File(path) => file::fetch(path, reference_as_typed, options).await,
+        Source::OciLayout { path, selector } => {
+            let watch = timing::Stopwatch::process();
+            let layout = layout::Layout::open(path).await?;
+            let named = layout.select(selector.as_ref()).await?;
+            pull::pull(&layout, named, reference_as_typed, watch, options, progress).await
+        }
+        Source::Registry(reference) => {
+            registry::pull(reference, reference_as_typed, options, progress).await
+        }
+    }
+}

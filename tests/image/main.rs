@@ -1,0 +1,12 @@
+//! Where modules come from, on the library's API.
+
+mod credentials;
+mod hostile;
+mod layout;
+mod progress;
+mod reference;
+mod registry;
+mod runtime_config;
+mod server;
+mod support;
+mod vectors;
