@@ -55,6 +55,8 @@ pub enum Incident {
     SecondReply,
     /// The module reset the stream.
     Reset,
+    /// Envoy's router refused the request that left the filter.
+    RefusedByRouter(String),
 }
 
 /// One stream on its way.
@@ -365,6 +367,20 @@ impl Stream<'_> {
 
     fn pass_headers(&mut self, flow: Flow, end: bool) {
         let headers = self.state().direction(flow).headers.clone().unwrap_or_default();
+        if flow == Flow::Request
+            && let Some(reason) = refused_by_router(&headers)
+        {
+            self.incidents.push(Incident::RefusedByRouter(reason.clone()));
+            let reply = LocalReply {
+                status: 503,
+                details: b"router".to_vec(),
+                body: reason.into_bytes(),
+                headers: Vec::new(),
+                grpc_status: -1,
+            };
+            self.reply_locally(prepare(&reply));
+            return;
+        }
         let side = self.side(flow);
         side.passed.headers = text_pairs(&headers);
         side.headers_passed = true;
@@ -756,6 +772,32 @@ fn prepare(reply: &LocalReply) -> Reply {
         body: reply.body.clone(),
         details: String::from_utf8_lossy(&reply.details).into_owned(),
     }
+}
+
+/// Why the router would not send these request headers upstream, in Envoy's words
+/// (`HeaderUtility::checkRequiredRequestHeaders`, `checkValidRequestHeaders`).
+fn refused_by_router(headers: &HeaderMap) -> Option<String> {
+    for required in [":method", ":path"] {
+        if headers.get(required.as_bytes()).is_none_or(<[u8]>::is_empty) {
+            return Some(format!("missing required header: {required}"));
+        }
+    }
+    let name_is_valid = |name: &[u8]| {
+        name.first() == Some(&b':')
+            || !name.is_empty()
+                && name.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+    };
+    let value_is_valid =
+        |value: &[u8]| value.iter().all(|b| *b == b'\t' || (*b >= 0x20 && *b != 0x7f));
+    headers.iter().find_map(|(name, value)| {
+        let what = match (name_is_valid(name), value_is_valid(value)) {
+            (false, _) => "name",
+            (true, false) => "value",
+            (true, true) => return None,
+        };
+        let name = serde_json::to_string(&String::from_utf8_lossy(name)).unwrap_or_default();
+        Some(format!("invalid header {what}: {}", name.trim_matches('"')))
+    })
 }
 
 fn status_code(value: &[u8]) -> Option<u32> {

@@ -332,6 +332,11 @@ impl Run<'_> {
                     format!("exchange `{exchange}`: a second local reply was asked for, which Envoy ignores"),
                 )
                 .help("send one local reply for a stream"),
+                Incident::RefusedByRouter(reason) => Finding::error(
+                    Rule::RunProtocol,
+                    format!("exchange `{exchange}`: the request headers that leave the filter are refused by Envoy's router, which answers 503: {reason}"),
+                )
+                .help("keep :method and :path, and set only header names and values that are legal in HTTP"),
                 Incident::Reset => Finding::warning(
                     Rule::RunProtocol,
                     format!("exchange `{exchange}`: the stream was reset before its answer was complete"),
