@@ -701,8 +701,10 @@ impl Stream<'_> {
     }
 
     fn result(&mut self) -> ExchangeResult {
+        let head = self.exchange.request.method == "HEAD";
         let response = (self.response.ended && !self.reset).then(|| {
-            let message = self.response.passed.clone();
+            let mut message = self.response.passed.clone();
+            frame_for_http1(&mut message, head);
             let status = message
                 .headers
                 .iter()
@@ -733,6 +735,22 @@ enum DataStatus {
     StopAndBuffer,
     StopAndWatermark,
     StopNoBuffer,
+}
+
+/// What Envoy's HTTP/1.1 codec does with the headers of a response: it frames the body itself.
+fn frame_for_http1(message: &mut Message, head: bool) {
+    message.headers.retain(|(name, _)| name != "transfer-encoding");
+    let has_length = message.headers.iter().any(|(name, _)| name == "content-length");
+    if head {
+        message.body.clear();
+    } else if !has_length {
+        let framing = if message.body.is_empty() && message.trailers.is_empty() {
+            ("content-length", "0")
+        } else {
+            ("transfer-encoding", "chunked")
+        };
+        message.headers.push((framing.0.to_owned(), framing.1.to_owned()));
+    }
 }
 
 /// The request's headers as the filter sees them, with what Envoy adds before.
