@@ -1,0 +1,69 @@
+//! The command line: one file for each command. Words become validated values here, and verdicts
+//! become exit codes; the work is done by the rest of the library.
+
+mod check;
+pub mod exit;
+mod output;
+mod progress;
+mod run;
+mod values;
+
+use std::{ffi::OsString, io};
+
+use clap::{Parser, Subcommand};
+
+use exit::Exit;
+
+/// Will this Wasm filter image load and behave in the Envoy I run?
+#[derive(Debug, Parser)]
+#[command(name = "filtergate", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(Box<check::Check>),
+}
+
+/// Why a command ended without a result.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The words are no command line.
+    #[error(transparent)]
+    Arguments(#[from] clap::Error),
+    /// A value that cannot be used.
+    #[error("{0}")]
+    Usage(String),
+    /// The machine does not play along.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl CliError {
+    /// The exit code.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Arguments(error) if error.exit_code() == 0 => Exit::Pass,
+            Self::Arguments(_) | Self::Usage(_) => Exit::Usage,
+            Self::Io { .. } => Exit::Undecided,
+        }
+    }
+}
+
+/// Runs the command that `arguments` are; the first one is the program's name.
+///
+/// # Errors
+///
+/// Where there is no result to exit with. Help and version are such errors of clap's.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
+    match Cli::try_parse_from(arguments)?.command {
+        Command::Check(check) => check.execute(),
+    }
+}
