@@ -22,6 +22,7 @@ use super::{
 
 /// Check that images load and behave: pass or fail, with every reason
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Check {
     /// Registry references, oci:DIRECTORY[:TAG], or paths to .wasm files
     #[arg(value_name = "IMAGE", required = true)]
@@ -50,9 +51,19 @@ pub struct Check {
     quiet: bool,
 }
 
+const AFTER_HELP: &str = "\
+Examples:
+  filtergate check target/wasm32-wasip1/release/my_filter.wasm
+  filtergate check ghcr.io/acme/filter:1.2 --target envoy:1.31
+  filtergate check oci:examples/images/add-header --format json
+  filtergate check filter.wasm --root-id auth --config @auth.json
+
+Exit codes: 0 pass, 1 fail, 2 wrong usage, 3 undecided, 4 nothing tested";
+
 impl Check {
     /// Checks the images one after another and prints each verdict as soon as it is there.
     pub fn execute(&self) -> Result<Exit, CliError> {
+        super::diagnostics::start(self.show.verbose);
         let mut options = self.load.options()?;
         options.budget = self.budget;
         options.controls = !self.no_controls;
@@ -78,8 +89,7 @@ impl Check {
                     if gap { format!("\n{text}") } else { text }
                 }
             };
-            output::print(&text)
-                .map_err(|source| CliError::Io { what: "cannot write the result", source })?;
+            output::print(&text)?;
         }
         runtime.shutdown_background();
         Ok(exit)

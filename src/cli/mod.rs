@@ -1,8 +1,11 @@
 //! The command line: one file for each command. Words become validated values here, and verdicts
 //! become exit codes; the work is done by the rest of the library.
 
+mod bench;
 mod check;
+mod diagnostics;
 pub mod exit;
+mod explain;
 mod output;
 mod progress;
 mod run;
@@ -25,6 +28,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(Box<check::Check>),
+    Bench(Box<bench::Bench>),
+    Explain(explain::Explain),
 }
 
 /// Why a command ended without a result.
@@ -36,6 +41,9 @@ pub enum CliError {
     /// A value that cannot be used.
     #[error("{0}")]
     Usage(String),
+    /// What was to be measured changed meanwhile.
+    #[error("{0}")]
+    NotMeasured(String),
     /// The machine does not play along.
     #[error("{what}")]
     Io {
@@ -52,7 +60,7 @@ impl CliError {
         match self {
             Self::Arguments(error) if error.exit_code() == 0 => Exit::Pass,
             Self::Arguments(_) | Self::Usage(_) => Exit::Usage,
-            Self::Io { .. } => Exit::Undecided,
+            Self::NotMeasured(_) | Self::Io { .. } => Exit::Undecided,
         }
     }
 }
@@ -65,5 +73,7 @@ impl CliError {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
     match Cli::try_parse_from(arguments)?.command {
         Command::Check(check) => check.execute(),
+        Command::Bench(bench) => bench.execute(),
+        Command::Explain(explain) => explain.execute(),
     }
 }

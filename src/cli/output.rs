@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
 
+use super::CliError;
+
 /// When to colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ColorChoice {
@@ -36,10 +38,17 @@ impl ColorChoice {
 /// # Errors
 ///
 /// Where the output cannot be written for another reason.
-pub fn print(text: &str) -> io::Result<()> {
+pub fn print(text: &str) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::Io { what: "cannot write the result", source })
+        }
+        _ => Ok(()),
     }
+}
+
+/// Prints to standard error. Where nobody listens, the exit code has to do.
+pub fn print_error(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }

@@ -32,6 +32,8 @@ pub enum Detail {
 const MAX_LOG_LINES: usize = 20;
 /// Characters of one log line that are shown, unless everything is.
 const MAX_LOG_CHARS: usize = 400;
+/// Characters of the first reason that are shown beside the verdict.
+const MAX_REASON_CHARS: usize = 160;
 /// Frames of a backtrace that are shown, unless everything is.
 const MAX_EVIDENCE_LINES: usize = 8;
 
@@ -153,12 +155,9 @@ impl Page {
             LogLevel::Warn => YELLOW,
             _ => PLAIN,
         };
-        let length = line.message.chars().count();
-        let message = if self.detail < Detail::Everything && length > MAX_LOG_CHARS {
-            let start: String = line.message.chars().take(MAX_LOG_CHARS).collect();
-            format!("{start}… ({length} characters; -v shows them)")
-        } else {
-            line.message.clone()
+        let message = match self.detail {
+            Detail::Everything => line.message.clone(),
+            _ => shortened(&line.message, MAX_LOG_CHARS),
         };
         self.put(DIM, &format!("  {:<6} ", "log"));
         self.put(style, &format!("[{}]", line.level.as_str()));
@@ -173,19 +172,21 @@ impl Page {
             return;
         }
         self.end();
+        // Where only the empty root_id was exercised there is no other place.
+        let places = verdict.roots.iter().any(|root| !root.root_id.is_empty());
         for severity in [Severity::Note, Severity::Warning, Severity::Error] {
             for finding in verdict.findings.iter().filter(|f| f.severity == severity) {
-                self.finding(finding);
+                self.finding(finding, places);
             }
         }
         self.end();
     }
 
-    fn finding(&mut self, finding: &Finding) {
+    fn finding(&mut self, finding: &Finding, places: bool) {
         self.put(style_of(finding.severity), &format!("{}[{}]", finding.severity, finding.rule));
         // The controls name their root themselves.
         let place = match &finding.root_id {
-            Some(root_id) if finding.rule != Rule::RootUnknownId => {
+            Some(root_id) if places && finding.rule != Rule::RootUnknownId => {
                 format!(" root {}", root_label(root_id))
             }
             _ => String::new(),
@@ -245,12 +246,25 @@ impl Page {
                     (Outcome::Fail, Some(true)) => "; Envoy loads it all the same",
                     _ => "",
                 };
-                format!(": {}: {}{more}{serves}", reason.rule, reason.message)
+                // The whole text stands above.
+                let message = match self.detail {
+                    Detail::VerdictOnly => reason.message.clone(),
+                    _ => shortened(&reason.message, MAX_REASON_CHARS),
+                };
+                format!(": {}: {message}{more}{serves}", reason.rule)
             }
             None => summary(verdict),
         };
         self.put(PLAIN, &text);
         self.end();
+    }
+}
+
+/// The first characters of a long text.
+fn shortened(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
 
@@ -342,6 +356,9 @@ fn module_line(module: &ModuleFacts) -> String {
 /// How many imports the target has; nothing where that was not looked at.
 fn link_line(module: &ModuleFacts, verdict: &Verdict) -> Option<String> {
     module.abi?;
+    if verdict.envoy_class == Some("corrupt") {
+        return None;
+    }
     let functions =
         module.imports.iter().filter(|import| matches!(import.kind, ImportKind::Func(_))).count();
     let bad = |rule| verdict.findings.iter().filter(|finding| finding.rule == rule).count();
@@ -365,8 +382,12 @@ fn load_line(verdict: &Verdict) -> Option<String> {
         None => String::new(),
     };
     Some(match verdict.loads {
-        Some(true) => format!("accepted{compiled}"),
-        Some(false) => format!("refused{compiled}"),
+        Some(true) => format!("accepted by Envoy{compiled}"),
+        Some(false) => match verdict.envoy_class {
+            Some("crash") => format!("crashes Envoy{compiled}"),
+            Some("hang") => format!("hangs Envoy{compiled}"),
+            _ => format!("refused by Envoy{compiled}"),
+        },
         None => format!("not found out{compiled}"),
     })
 }

@@ -4,6 +4,8 @@
 //! reaches a terminal or a log as it is: see [`escape`].
 
 pub mod escape;
+pub mod explain;
 pub mod human;
 pub mod json;
+pub mod load_time;
 pub mod units;
