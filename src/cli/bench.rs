@@ -23,7 +23,7 @@ use super::{
 /// Measure how long an image takes to load, phase by phase
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// Registry reference, oci:DIRECTORY[:TAG], or path to a .wasm file
+    /// A registry reference, oci:DIRECTORY[:TAG], or a .wasm file
     #[arg(value_name = "IMAGE")]
     image: String,
 

@@ -24,14 +24,14 @@ use super::{
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Check {
-    /// Registry references, oci:DIRECTORY[:TAG], or paths to .wasm files
+    /// A registry reference, oci:DIRECTORY[:TAG], or a .wasm file
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
 
     #[command(flatten)]
     load: LoadArgs,
 
-    /// Begin no further root_id after this time
+    /// Begin no root_id after this
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = values::duration)]
     budget: Duration,
 

@@ -19,7 +19,7 @@ use exit::Exit;
 
 /// Will this Wasm filter image load and behave in the Envoy I run?
 #[derive(Debug, Parser)]
-#[command(name = "filtergate", version, max_term_width = 100)]
+#[command(name = "filtergate", version, next_line_help = false)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

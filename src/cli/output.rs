@@ -6,14 +6,11 @@ use clap::ValueEnum;
 
 use super::CliError;
 
-/// When to colour.
+/// When to colour: automatically is on a terminal, unless NO_COLOR is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ColorChoice {
-    /// On a terminal, unless NO_COLOR is set.
     Auto,
-    /// Always.
     Always,
-    /// Never.
     Never,
 }
 

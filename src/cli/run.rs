@@ -17,64 +17,64 @@ use super::{CliError, output::ColorChoice, values};
 /// Options of every command that loads modules.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// The proxy to check for: envoy:1.22 to envoy:1.40
+    /// Proxy to check for
     #[arg(long, value_name = "TARGET", default_value = "envoy:1.40")]
     pub target: Target,
 
-    /// Exercise this root_id instead of the declared ones; repeatable
+    /// Load these root_ids, not the declared ones
     #[arg(long = "root-id", value_name = "ID")]
     pub root_ids: Vec<String>,
 
-    /// Plugin configuration; @FILE reads it from a file
+    /// Plugin configuration, inline or from a file
     #[arg(long, value_name = "TEXT|@FILE")]
     pub config: Option<String>,
 
-    /// VM configuration; @FILE reads it from a file
+    /// VM configuration, inline or from a file
     #[arg(long, value_name = "TEXT|@FILE")]
     pub vm_config: Option<String>,
 
-    /// Longest time that one callback may take
+    /// Longest time for one callback
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = values::duration)]
     pub callback_timeout: Duration,
 
-    /// Compiler; what winch does not take goes to cranelift
-    #[arg(long, value_name = "NAME", default_value = "winch")]
+    /// Compiler: winch or cranelift
+    #[arg(long, value_name = "NAME", default_value = "winch", hide_possible_values = true)]
     pub compiler: CompilerChoice,
 
-    /// Talk plain HTTP to the registry (loopback needs no flag)
+    /// Plain HTTP; loopback hosts get it anyway
     #[arg(long)]
     pub plain_http: bool,
 
-    /// Longest time that a whole pull may take
+    /// Longest time for a whole pull
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = values::duration)]
     pub timeout: Duration,
 
-    /// Largest module that is accepted
+    /// Largest module accepted
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = values::size)]
     pub max_module_size: u64,
 }
 
-/// The compilers that can be asked for.
+/// The compilers that can be asked for. Doc comments on the values of options would end in the help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CompilerChoice {
-    /// The baseline compiler: fast to compile.
+    // The baseline compiler, fast to compile.
     Winch,
-    /// The optimising compiler.
+    // The optimising compiler.
     Cranelift,
 }
 
 /// Options of what is shown.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    /// How the result is printed
-    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    /// Output: human or json
+    #[arg(long, value_name = "FORMAT", default_value = "human", hide_possible_values = true)]
     pub format: Format,
 
-    /// When to colour; NO_COLOR is respected
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    /// Colour: auto, always or never
+    #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub color: ColorChoice,
 
-    /// Show everything; twice for diagnostics on standard error
+    /// Show everything; twice: diagnostics too
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
@@ -82,9 +82,9 @@ pub struct ShowArgs {
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Text for people.
+    // Text for people.
     Human,
-    /// JSON, one object for each image.
+    // One object for each image.
     Json,
 }
 
