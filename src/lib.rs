@@ -13,6 +13,7 @@
 
 pub mod abi;
 pub mod bench;
+pub mod cli;
 pub mod exercise;
 pub mod host;
 pub mod image;
