@@ -34,6 +34,9 @@ use crate::{
     vm::{CompileError, Template, VmOptions},
 };
 
+/// The name under which modules run; control planes always give one.
+const PLUGIN_NAME: &str = "filtergate";
+
 /// What to check, and under which conditions.
 #[derive(Debug, Clone)]
 pub struct CheckOptions {
@@ -146,7 +149,7 @@ fn execute(
         configuration: options.configuration.clone(),
         vm_configuration: options.vm_configuration.clone(),
         vm_id: String::new(),
-        plugin_name: String::new(),
+        plugin_name: PLUGIN_NAME.to_owned(),
         exchanges: options.exchanges.clone(),
         controls: options.controls,
         has_function_names,

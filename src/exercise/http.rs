@@ -55,6 +55,30 @@ pub enum Incident {
     SecondReply,
     /// The module reset the stream.
     Reset,
+    /// Envoy's router answered the request that left the filter itself.
+    RefusedByRouter {
+        /// With this status.
+        status: u32,
+        /// And this body; none where no route matches.
+        reason: String,
+    },
+    /// A `content-length` that is not the body's.
+    LengthMismatch(LengthMismatch),
+    /// The status of the response is none that ends a response.
+    NoFinalStatus(u32),
+    /// Envoy's codec refused the response that left the filter.
+    RefusedByCodec(String),
+}
+
+/// A `content-length` that is not the body's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LengthMismatch {
+    /// The direction.
+    pub flow: Flow,
+    /// Bytes by the header.
+    pub declared: u64,
+    /// Bytes of the body.
+    pub actual: u64,
 }
 
 /// One stream on its way.
@@ -365,6 +389,19 @@ impl Stream<'_> {
 
     fn pass_headers(&mut self, flow: Flow, end: bool) {
         let headers = self.state().direction(flow).headers.clone().unwrap_or_default();
+        if flow == Flow::Request
+            && let Some((status, body)) = refused_by_router(&headers)
+        {
+            self.incidents.push(Incident::RefusedByRouter { status, reason: body.clone() });
+            self.reply_locally(prepare(&envoys_reply(status, "router", body)));
+            return;
+        }
+        if flow == Flow::Response && headers.get(b":status").and_then(status_code).is_none() {
+            let reason = "missing required header: :status".to_owned();
+            self.incidents.push(Incident::RefusedByCodec(reason.clone()));
+            self.reply_directly(prepare(&envoys_reply(502, "codec_error", reason)));
+            return;
+        }
         let side = self.side(flow);
         side.passed.headers = text_pairs(&headers);
         side.headers_passed = true;
@@ -396,6 +433,15 @@ impl Stream<'_> {
     fn end(&mut self, flow: Flow) {
         if std::mem::replace(&mut self.side(flow).ended, true) || flow == Flow::Response {
             return;
+        }
+        if let Some(mismatch) = length_mismatch(&self.request.passed, Flow::Request) {
+            let upstream_waits = mismatch.declared > mismatch.actual;
+            self.incidents.push(Incident::LengthMismatch(mismatch));
+            if upstream_waits {
+                // It never has the whole request, so that it never answers.
+                self.reset = true;
+                return;
+            }
         }
         let mut seen = self.request.passed.clone();
         // The router adds this on its way out.
@@ -582,7 +628,6 @@ impl Stream<'_> {
                     self.continue_iteration(Flow::Response);
                 }
                 Deferred::CloseStream(id) if id == self.id => {
-                    self.state().closed = true;
                     self.reset = true;
                     self.incidents.push(Incident::Reset);
                 }
@@ -604,23 +649,13 @@ impl Stream<'_> {
         if std::mem::replace(&mut self.failure_reply_sent, true) {
             return;
         }
-        let reply = LocalReply {
-            status: 503,
-            details: b"wasm_fail_stream".to_vec(),
-            body: Vec::new(),
-            headers: Vec::new(),
-            grpc_status: 14,
-        };
-        self.reply_locally(prepare(&reply));
+        self.reply_locally(prepare(&envoys_reply(503, "wasm_fail_stream", String::new())));
     }
 
     /// `sendLocalReply`: through the filters while there is no response yet, straight to the client
     /// while its headers have not left, else the stream is reset.
     fn reply_locally(&mut self, reply: Reply) {
-        if self.state().replied || self.response.ended || self.reset {
-            if self.state().replied && !self.failure_reply_sent {
-                self.incidents.push(Incident::SecondReply);
-            }
+        if self.response.ended || self.reset {
             return;
         }
         if self.response.headers_passed {
@@ -628,21 +663,37 @@ impl Stream<'_> {
             self.incidents.push(Incident::Reset);
             return;
         }
-        self.state().replied = true;
+        if self.state().response.headers.is_some() {
+            if self.state().replied && !self.failure_reply_sent {
+                self.incidents.push(Incident::SecondReply);
+            }
+            self.reply_directly(reply);
+            return;
+        }
+        if std::mem::replace(&mut self.state().replied, true) {
+            self.incidents.push(Incident::SecondReply);
+            return;
+        }
         self.request.aborted = true;
-        let has_response = self.state().response.headers.is_some();
+        self.note_reply(&reply);
+        self.reply = Some(reply);
+    }
+
+    /// `sendDirectLocalReply`: past the filters.
+    fn reply_directly(&mut self, reply: Reply) {
+        self.note_reply(&reply);
+        self.request.aborted = true;
+        let side = &mut self.response;
+        side.aborted = true;
+        side.passed =
+            Message { headers: text_pairs(&reply.headers), body: reply.body, trailers: Vec::new() };
+        (side.headers_passed, side.ended) = (true, true);
+    }
+
+    fn note_reply(&mut self, reply: &Reply) {
         let state = self.state();
         state.response_code = reply.headers.get(b":status").and_then(status_code);
         state.code_details = Some(reply.details.clone());
-        if has_response {
-            self.response.aborted = true;
-            self.response.passed =
-                Message { headers: text_pairs(&reply.headers), body: reply.body, trailers: Vec::new() };
-            self.response.headers_passed = true;
-            self.response.ended = true;
-        } else {
-            self.reply = Some(reply);
-        }
     }
 
     /// Sends the reply that waits, through the encode side.
@@ -660,6 +711,7 @@ impl Stream<'_> {
         let now = crate::host::wall_clock_ns().cast_signed();
         let state = self.state();
         state.duration_ns = Some(now.saturating_sub(state.start_ns));
+        state.ending = true;
         let id = self.id;
         if let Some(log) = self.instance.callbacks().on_log.clone().filter(|_| !self.instance.is_failed()) {
             self.state().access_log = true;
@@ -685,15 +737,26 @@ impl Stream<'_> {
     }
 
     fn result(&mut self) -> ExchangeResult {
+        if self.state().ignored_replies > 0 {
+            self.incidents.push(Incident::SecondReply);
+        }
+        let head = self.exchange.request.method == "HEAD";
+        if self.response.ended && !self.reset {
+            let passed = &self.response.passed;
+            let status = status(passed);
+            if (200..=999).contains(&status) {
+                let mismatch = length_mismatch(passed, Flow::Response);
+                if let Some(mismatch) = mismatch.filter(|_| !head && has_body(status)) {
+                    self.incidents.push(Incident::LengthMismatch(mismatch));
+                }
+            } else {
+                self.incidents.push(Incident::NoFinalStatus(status));
+            }
+        }
         let response = (self.response.ended && !self.reset).then(|| {
-            let message = self.response.passed.clone();
-            let status = message
-                .headers
-                .iter()
-                .find(|(name, _)| name == ":status")
-                .and_then(|(_, value)| value.parse().ok())
-                .unwrap_or(0);
-            ClientResponse { status, message }
+            let mut message = self.response.passed.clone();
+            frame_for_http1(&mut message, head);
+            ClientResponse { status: status(&message), message }
         });
         let upstream = self.request.headers_passed.then(|| self.request.passed.clone());
         ExchangeResult {
@@ -717,6 +780,39 @@ enum DataStatus {
     StopAndBuffer,
     StopAndWatermark,
     StopNoBuffer,
+}
+
+/// What Envoy's HTTP/1.1 codec does with the headers of a response: it frames the body itself.
+fn frame_for_http1(message: &mut Message, head: bool) {
+    message.headers.retain(|(name, _)| name != "transfer-encoding");
+    let has_length = message.headers.iter().any(|(name, _)| name == "content-length");
+    if head || !has_body(status(message)) {
+        message.body.clear();
+    } else if !has_length {
+        let framing = if message.body.is_empty() && message.trailers.is_empty() {
+            ("content-length", "0")
+        } else {
+            ("transfer-encoding", "chunked")
+        };
+        message.headers.push((framing.0.to_owned(), framing.1.to_owned()));
+    }
+}
+
+/// Whether a response of this status has a body.
+fn has_body(status: u32) -> bool {
+    status >= 200 && status != 204 && status != 304
+}
+
+/// The status of a response; 0 where it has none.
+fn status(message: &Message) -> u32 {
+    let status = message.headers.iter().find(|(name, _)| name == ":status");
+    status.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+}
+
+fn length_mismatch(message: &Message, flow: Flow) -> Option<LengthMismatch> {
+    let (_, value) = message.headers.iter().find(|(name, _)| name == "content-length")?;
+    let (declared, actual) = (value.parse().ok()?, message.body.len() as u64);
+    (declared != actual).then_some(LengthMismatch { flow, declared, actual })
 }
 
 /// The request's headers as the filter sees them, with what Envoy adds before.
@@ -755,6 +851,45 @@ fn prepare(reply: &LocalReply) -> Reply {
         headers,
         body: reply.body.clone(),
         details: String::from_utf8_lossy(&reply.details).into_owned(),
+    }
+}
+
+/// The answer that the router gives instead of sending these request headers upstream, in Envoy's
+/// words (`HeaderUtility::checkRequiredRequestHeaders`, `checkValidRequestHeaders`).
+fn refused_by_router(headers: &HeaderMap) -> Option<(u32, String)> {
+    // A change of the headers has the route chosen anew, and routes match paths.
+    if headers.get(b":path").is_none_or(|path| path.first() != Some(&b'/')) {
+        return Some((404, String::new()));
+    }
+    if headers.get(b":method").is_none_or(<[u8]>::is_empty) {
+        return Some((503, "missing required header: :method".to_owned()));
+    }
+    let name_is_valid = |name: &[u8]| {
+        name.first() == Some(&b':')
+            || !name.is_empty()
+                && name.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+    };
+    let value_is_valid =
+        |value: &[u8]| value.iter().all(|b| *b == b'\t' || (*b >= 0x20 && *b != 0x7f));
+    headers.iter().find_map(|(name, value)| {
+        let what = match (name_is_valid(name), value_is_valid(value)) {
+            (false, _) => "name",
+            (true, false) => "value for",
+            (true, true) => return None,
+        };
+        let name = serde_json::to_string(&String::from_utf8_lossy(name)).unwrap_or_default();
+        Some((503, format!("invalid header {what}: {}", name.trim_matches('"'))))
+    })
+}
+
+/// A reply of Envoy's own.
+fn envoys_reply(status: u32, details: &str, body: String) -> LocalReply {
+    LocalReply {
+        status,
+        details: details.as_bytes().to_vec(),
+        body: body.into_bytes(),
+        headers: Vec::new(),
+        grpc_status: -1,
     }
 }
 

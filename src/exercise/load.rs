@@ -7,7 +7,7 @@ use crate::{
     bench::{Phase, PhaseClock},
     host::{LogLine, Phase as CallPhase, Plugin, Process},
     verdict::{Finding, Rule},
-    vm::{Instance, InstantiateErrorKind, NewContext, Template, Trap, TrapKind},
+    vm::{CallFailure, Instance, InstantiateErrorKind, NewContext, Template, Trap, TrapKind},
 };
 
 /// A loaded instance with its root context.
@@ -35,6 +35,8 @@ pub struct LoadRun {
 /// Envoy's line where the canary or worker does not start.
 const START_FAILED: &str = "Wasm VM failed Failed to start base Wasm";
 const CONFIGURE_FAILED: &str = "Wasm VM failed Failed to configure base Wasm plugin";
+/// What becomes of a VM that failed while its start and configuration succeeded.
+const ACCEPTED_ALL_THE_SAME: &str = "; the load still succeeds, so that Envoy accepts the configuration and then answers every request with 503";
 const INITIALIZE_FAILED: &str = "Wasm VM failed Failed to initialize Wasm code";
 
 /// Instantiates the module and starts it, as the base VM does.
@@ -224,8 +226,7 @@ fn on_start(
         let result = instance.call("proxy_on_context_create", &create, root, (root, 0));
         instance.state_mut().configuring = false;
         if let Err(trap) = result {
-            let guest = matches!(trap.kind, TrapKind::Guest(_) | TrapKind::Restricted { .. });
-            if !guest {
+            if !trap.is_the_guests() {
                 *undecided |= matches!(trap.kind, TrapKind::Limit(_));
                 findings.push(hazard_finding(&trap, "`proxy_on_context_create` of the root"));
                 return false;
@@ -241,7 +242,7 @@ fn on_start(
         Some(vm_start) => {
             let size = u32::try_from(instance.state().plugin.vm_configuration.len());
             let params = (root, size.unwrap_or(u32::MAX));
-            match instance.call("proxy_on_vm_start", &vm_start, root, params) {
+            match instance.call_through("proxy_on_vm_start", &vm_start, root, params) {
                 Ok(0) => {
                     if findings.is_empty() {
                         findings.push(
@@ -252,8 +253,8 @@ fn on_start(
                     false
                 }
                 Ok(_) => true,
-                Err(trap) => {
-                    if matches!(trap.kind, TrapKind::Guest(_) | TrapKind::Restricted { .. }) {
+                Err(CallFailure { trap, returned }) => {
+                    if trap.is_the_guests() {
                         match findings.first_mut() {
                             // A consequence of the first trap: its lines belong to that finding.
                             Some(first) => first.envoy_messages.extend(trap.envoy_messages(names)),
@@ -266,7 +267,7 @@ fn on_start(
                         *undecided |= matches!(trap.kind, TrapKind::Limit(_));
                         findings.push(hazard_finding(&trap, "`proxy_on_vm_start`"));
                     }
-                    false
+                    returned.is_some_and(|result| result != 0)
                 }
             }
         }
@@ -276,9 +277,7 @@ fn on_start(
         first.envoy_messages.push(START_FAILED.to_owned());
     }
     if started && let Some(first) = findings.first_mut() {
-        first.message.push_str(
-            "; proxy_on_vm_start still succeeds, so that Envoy accepts the configuration and then answers every request with 503",
-        );
+        first.message.push_str(ACCEPTED_ALL_THE_SAME);
     }
     started
 }
@@ -297,7 +296,7 @@ fn on_configure(
     let Some(configure) = instance.callbacks().on_configure.clone() else { return true };
     let size = u32::try_from(instance.state().plugin.configuration.len()).unwrap_or(u32::MAX);
     instance.state_mut().configuring = true;
-    let result = instance.call("proxy_on_configure", &configure, root, (root, size));
+    let result = instance.call_through("proxy_on_configure", &configure, root, (root, size));
     instance.state_mut().configuring = false;
     instance.end_call();
     let finding = match result {
@@ -314,11 +313,17 @@ fn on_configure(
             .help(help)
         }
         Ok(_) => return true,
-        Err(trap) if matches!(trap.kind, TrapKind::Guest(_) | TrapKind::Restricted { .. }) => {
-            trap_finding(Rule::RootConfigureTrap, &trap, names, "")
-                .help("the module's log lines before it say why; if it needs a configuration, pass one with --config")
+        Err(CallFailure { trap, returned }) if trap.is_the_guests() => {
+            let mut finding = trap_finding(Rule::RootConfigureTrap, &trap, names, "")
+                .help("the module's log lines before it say why; if it needs a configuration, pass one with --config");
+            if returned.is_some_and(|result| result != 0) {
+                finding.message.push_str(ACCEPTED_ALL_THE_SAME);
+                findings.push(finding);
+                return true;
+            }
+            finding
         }
-        Err(trap) => {
+        Err(CallFailure { trap, .. }) => {
             *undecided |= matches!(trap.kind, TrapKind::Limit(_));
             findings.push(hazard_finding(&trap, "`proxy_on_configure`"));
             return false;

@@ -9,6 +9,6 @@ mod upstream;
 pub use exchange::{
     ClientResponse, Exchange, ExchangeResult, Message, Request, Upstream, smoke_exchanges,
 };
-pub use http::{Incident, run_exchange};
+pub use http::{Incident, LengthMismatch, run_exchange};
 pub use load::{LoadRun, Loaded, load_plugin};
 pub use roots::{ExerciseOptions, Exercised, RootRun, exercise};

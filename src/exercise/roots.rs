@@ -4,14 +4,14 @@ use std::{sync::Arc, time::{Duration, Instant}};
 
 use crate::{
     bench::PhaseClock,
-    host::{Deferred, LogLine, NOT_MODELLED, Plugin, Process, function_label},
+    host::{Deferred, Flow, LogLine, NOT_MODELLED, Plugin, Process, function_label},
     verdict::{Finding, Rule, Severity},
     vm::{Instance, Template, Trap, TrapKind},
 };
 
 use super::{
     exchange::{Exchange, ExchangeResult},
-    http::{Incident, run_exchange},
+    http::{Incident, LengthMismatch, run_exchange},
     load::{LoadRun, Loaded, hazard_finding, load_plugin, trap_finding},
 };
 
@@ -304,46 +304,107 @@ impl Run<'_> {
         instance: &Instance,
     ) -> bool {
         let mut over = false;
-        let called = NOT_MODELLED.iter().any(|name| calls(instance, name) > 0);
         let trapped = incidents.iter().any(|incident| matches!(incident, Incident::Trap(_)));
         for incident in incidents {
-            let finding = match incident {
+            match incident {
                 Incident::Trap(trap) => {
                     // Envoy shares the VM among all streams of a worker: nothing more runs on it.
                     over = true;
-                    self.trap(&trap, &format!("exchange `{exchange}`"))
+                    let finding = self.trap(&trap, &format!("exchange `{exchange}`"));
+                    self.report(root_id, vec![finding]);
                 }
                 // The consequence of a trap, not a cause.
-                _ if trapped => continue,
-                Incident::Stalled { paused_in } => {
-                    let help = if called {
-                        "the module called a service that does not exist here and was told so; it should answer or resume the stream when a call cannot be made"
-                    } else {
-                        "resume the stream (proxy_continue_stream), answer it (proxy_send_local_response), or return Continue; a pause in a headers callback also keeps the body away"
-                    };
-                    Finding::error(
-                        Rule::RunStalled,
-                        format!("exchange `{exchange}` is paused in `{paused_in}` and nothing will resume it: the client would wait until a time-out"),
-                    )
-                    .help(help)
+                _ if trapped => {}
+                incident => {
+                    let finding = incident_finding(&incident, instance).root(root_id);
+                    self.report_for_exchange(finding, exchange);
                 }
-                Incident::SecondReply => Finding::warning(
-                    Rule::RunProtocol,
-                    format!("exchange `{exchange}`: a second local reply was asked for, which Envoy ignores"),
-                )
-                .help("send one local reply for a stream"),
-                Incident::Reset => Finding::warning(
-                    Rule::RunProtocol,
-                    format!("exchange `{exchange}`: the stream was reset before its answer was complete"),
-                ),
-            };
-            self.report(root_id, vec![finding]);
+            }
         }
         over
     }
 
+    /// What goes wrong in several exchanges is one finding, with their names at its end.
+    fn report_for_exchange(&mut self, mut finding: Finding, exchange: &str) {
+        let same = |known: &&mut Finding| {
+            known.rule == finding.rule
+                && known.root_id == finding.root_id
+                && known
+                    .message
+                    .strip_prefix(finding.message.as_str())
+                    .is_some_and(|rest| rest.starts_with(" (exchange"))
+        };
+        match self.findings.iter_mut().find(same) {
+            Some(known) => {
+                known.message.pop();
+                known.message.push_str(&format!(", `{exchange}`)"));
+            }
+            None => {
+                finding.message.push_str(&format!(" (exchange `{exchange}`)"));
+                self.findings.push(finding);
+            }
+        }
+    }
+
     fn report(&mut self, root_id: &str, findings: Vec<Finding>) {
         self.findings.extend(findings.into_iter().map(|finding| finding.root(root_id)));
+    }
+}
+
+/// The finding for anything but a trap.
+fn incident_finding(incident: &Incident, instance: &Instance) -> Finding {
+    let protocol_error = |message: String| Finding::error(Rule::RunProtocol, message);
+    let protocol_warning = |message: String| Finding::warning(Rule::RunProtocol, message);
+    match incident {
+        Incident::Trap(trap) => hazard_finding(trap, &format!("`{}`", trap.function)),
+        Incident::Stalled { paused_in } => {
+            let called = NOT_MODELLED.iter().any(|name| calls(instance, name) > 0);
+            let help = if called {
+                "the module called a service that does not exist here and was told so; it should answer or resume the stream when a call cannot be made"
+            } else {
+                "resume the stream (proxy_continue_stream), answer it (proxy_send_local_response), or return Continue; a pause in a headers callback also keeps the body away"
+            };
+            Finding::error(
+                Rule::RunStalled,
+                format!("`{paused_in}` paused the stream and nothing will resume it: the client waits until a time-out"),
+            )
+            .help(help)
+        }
+        Incident::SecondReply => protocol_warning(
+            "a second local reply was asked for, which Envoy does not send through the filters".to_owned(),
+        )
+        .help("send one local reply for a stream"),
+        Incident::RefusedByRouter { status, reason } => protocol_error(format!(
+            "Envoy's router refuses the request headers that leave the filter and answers {status}: {}",
+            if reason.is_empty() { "no route matches without a :path that begins with `/`" } else { reason }
+        ))
+        .help("keep :method and :path, and set only header names and values that are legal in HTTP"),
+        Incident::RefusedByCodec(reason) => protocol_error(format!(
+            "Envoy refuses the response headers that leave the filter and answers 502: {reason}"
+        ))
+        .help("keep :status, and set it to a number only"),
+        Incident::NoFinalStatus(status) => protocol_error(format!(
+            "the response leaves the filter with status {status}, which ends no HTTP response: the client waits or gives up"
+        ))
+        .help("send a status from 200 to 599"),
+        Incident::LengthMismatch(LengthMismatch { flow, declared, actual }) => {
+            let (what, reader) = match flow {
+                Flow::Request => ("request", "upstream"),
+                Flow::Response => ("response", "client"),
+            };
+            let message = format!(
+                "the {what} leaves the filter with content-length {declared} and a body of {actual} bytes"
+            );
+            let help = "remove content-length in the headers callback of a body that will be changed";
+            if declared > actual {
+                protocol_error(format!("{message}: the {reader} waits for the rest until a time-out")).help(help)
+            } else {
+                protocol_warning(format!("{message}: the {reader} takes the rest for another message")).help(help)
+            }
+        }
+        Incident::Reset => {
+            protocol_warning("the stream was reset before its answer was complete".to_owned())
+        }
     }
 }
 

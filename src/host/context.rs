@@ -138,8 +138,8 @@ pub struct StreamState {
     pub ignored_replies: u32,
     /// A reply was sent.
     pub replied: bool,
-    /// The module asked for a reset.
-    pub closed: bool,
+    /// The stream is over: its last callbacks run.
+    pub ending: bool,
     /// Bytes of the request's body that arrived.
     pub request_bytes: u64,
     /// Bytes of the response's body that were sent.

@@ -6,7 +6,7 @@ use super::{
     context::LocalReply,
     memory::{Guest, read},
     pairs,
-    state::{Deferred, HostResult, HostState},
+    state::{Deferred, HostResult, HostState, HostTrap},
 };
 
 const REQUEST: u32 = 0;
@@ -95,7 +95,14 @@ pub fn proxy_send_local_response(
     state.charge(details.len() + body.len() + headers.len())?;
     state.stop_iteration = true;
     let Some(stream) = state.stream()? else { return Ok(()) };
-    if stream.local_reply.is_some() || stream.replied {
+    if stream.ending {
+        return Err(HostTrap::CrashesEnvoy(
+            "a local reply was asked for when the stream was over: Envoy dies of a segmentation fault"
+                .to_owned(),
+        )
+        .into());
+    }
+    if stream.local_reply.is_some() {
         stream.ignored_replies += 1;
         return Ok(());
     }

@@ -16,8 +16,8 @@ pub enum ImportKind {
     Memory(MemoryFacts),
     /// A table.
     Table(TableFacts),
-    /// A global.
-    Global,
+    /// A global of this type.
+    Global(ValueType),
     /// An exception tag.
     Tag,
 }
@@ -40,8 +40,8 @@ pub enum ExternKind {
     Func(FuncType),
     /// The memory with this index.
     Memory(u32),
-    /// A table.
-    Table,
+    /// A table of this type.
+    Table(ValueType),
     /// A global of this type.
     Global(ValueType),
     /// An exception tag.
@@ -77,6 +77,8 @@ pub struct TableFacts {
     pub initial: u64,
     /// The most elements it may grow to.
     pub maximum: Option<u64>,
+    /// Type of its elements.
+    pub element: ValueType,
 }
 
 /// What the module's sections say.
@@ -253,8 +255,9 @@ fn section(
                         ImportKind::Table(table)
                     }
                     TypeRef::Global(ty) => {
-                        types.globals.push(value_type(ty.content_type));
-                        ImportKind::Global
+                        let ty = value_type(ty.content_type);
+                        types.globals.push(ty);
+                        ImportKind::Global(ty)
                     }
                     TypeRef::Tag(_) => ImportKind::Tag,
                 };
@@ -294,7 +297,12 @@ fn section(
                         ExternKind::Func(types.func(export.index, offset)?)
                     }
                     ExternalKind::Memory => ExternKind::Memory(export.index),
-                    ExternalKind::Table => ExternKind::Table,
+                    ExternalKind::Table => ExternKind::Table(
+                        facts
+                            .tables
+                            .get(export.index as usize)
+                            .map_or(ValueType::FuncRef, |table| table.element),
+                    ),
                     ExternalKind::Global => ExternKind::Global(
                         types
                             .globals
@@ -356,7 +364,7 @@ fn memory_facts(ty: &wasmparser::MemoryType) -> MemoryFacts {
 }
 
 fn table_facts(ty: &wasmparser::TableType) -> TableFacts {
-    TableFacts { initial: ty.initial, maximum: ty.maximum }
+    TableFacts { initial: ty.initial, maximum: ty.maximum, element: ref_type(ty.element_type) }
 }
 
 fn value_type(ty: ValType) -> ValueType {

@@ -78,7 +78,7 @@ pub fn origin(facts: &Facts) -> Origin {
 /// What a foreign import says about how a module was built, and what to do about it.
 pub fn import_advice(module: &str, name: &str, kind: &ImportKind) -> Option<&'static str> {
     if !matches!(kind, ImportKind::Func(_)) {
-        return matches!(kind, ImportKind::Global)
+        return matches!(kind, ImportKind::Global(_))
             .then_some("Envoy offers no globals: build without dynamic linking or `--import-*` flags");
     }
     Some(match (module, name) {

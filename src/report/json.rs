@@ -161,7 +161,7 @@ impl<'a> ExternJson<'a> {
             ImportKind::Func(ty) => ("func", Some(ty)),
             ImportKind::Memory(_) => ("memory", None),
             ImportKind::Table(_) => ("table", None),
-            ImportKind::Global => ("global", None),
+            ImportKind::Global(_) => ("global", None),
             ImportKind::Tag => ("tag", None),
         };
         Self {
@@ -176,7 +176,7 @@ impl<'a> ExternJson<'a> {
         let (kind, ty) = match &export.kind {
             ExternKind::Func(ty) => ("func", Some(ty)),
             ExternKind::Memory(_) => ("memory", None),
-            ExternKind::Table => ("table", None),
+            ExternKind::Table(_) => ("table", None),
             ExternKind::Global(_) => ("global", None),
             ExternKind::Tag => ("tag", None),
         };

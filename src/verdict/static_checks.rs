@@ -75,6 +75,7 @@ pub fn check_statically(bytes: &[u8], target: &Target) -> StaticReport {
             let abi = report.abi;
             report.findings.extend(engine_limits(&facts));
             report.findings.extend(imports(&facts, target, abi));
+            report.findings.extend(host_made(&facts));
             if let Some(abi) = abi {
                 report.findings.extend(exports(&facts, target, abi));
             }
@@ -227,16 +228,15 @@ fn imports(facts: &Facts, target: &Target, abi: Option<AbiVersion>) -> Vec<Findi
     let mut findings = Vec::new();
     // V8's C API ends the process on types that it cannot express, before any import is resolved.
     for import in &facts.imports {
-        let inexpressible = match &import.kind {
+        let what = match &import.kind {
             ImportKind::Tag => Some("an exception tag"),
             ImportKind::Func(ty) if !is_expressible(ty) => Some("a function with v128 or GC types"),
+            ImportKind::Global(ty) if !has_name(*ty) => Some("a global of a v128 or GC type"),
+            ImportKind::Table(table) if !has_name(table.element) => Some("a table of a GC type"),
             _ => None,
         };
-        if let Some(what) = inexpressible {
-            findings.push(crash(format!(
-                "the module imports {what}, `{}.{}`: V8's C API has no type for it",
-                import.module, import.name
-            )));
+        if let Some(what) = what {
+            findings.push(inexpressible(&format!("imports {what}, `{}.{}`", import.module, import.name)));
         }
     }
     let mut seen = std::collections::HashSet::new();
@@ -244,7 +244,7 @@ fn imports(facts: &Facts, target: &Target, abi: Option<AbiVersion>) -> Vec<Findi
         let full = format!("{}.{}", import.module, import.name);
         let ty = match &import.kind {
             ImportKind::Func(ty) => ty,
-            ImportKind::Global => {
+            ImportKind::Global(_) => {
                 findings.push(
                     Finding::error(
                         Rule::LinkMissingImport,
@@ -282,15 +282,55 @@ fn imports(facts: &Facts, target: &Target, abi: Option<AbiVersion>) -> Vec<Findi
     findings
 }
 
-fn is_expressible(ty: &FuncType) -> bool {
-    ty.params.iter().chain(&ty.results).all(|ty| !matches!(ty, ValueType::V128 | ValueType::OtherRef))
+/// Whether V8's C API has a name for a type.
+fn has_name(ty: ValueType) -> bool {
+    !matches!(ty, ValueType::V128 | ValueType::OtherRef)
 }
 
-fn crash(message: String) -> Finding {
-    Finding::error(Rule::HazardCrashesEnvoy, message)
-        .envoy("# Fatal error in , line 0")
-        .envoy("# unreachable code")
-        .help("do not roll this module out: the whole proxy would die while it loads the configuration")
+fn is_expressible(ty: &FuncType) -> bool {
+    ty.params.iter().chain(&ty.results).all(|ty| has_name(*ty))
+}
+
+/// A module that "imports a global of …" for which V8's C API has no type.
+fn inexpressible(what: &str) -> Finding {
+    Finding::error(
+        Rule::HazardCrashesEnvoy,
+        format!("the module {what}: V8's C API has no type for it, and the process ends"),
+    )
+    .envoy("# Fatal error in , line 0")
+    .envoy("# unreachable code")
+    .help("do not roll this module out: the whole proxy would die while it loads the configuration")
+}
+
+/// Memories and tables that the host makes for a module: one of each, and never a shared memory
+/// (proxy-wasm-cpp-host `src/v8/v8.cc`, `link`).
+fn host_made(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let memories = facts.imports.iter().filter(|i| matches!(i.kind, ImportKind::Memory(_))).count();
+    let tables = facts.imports.iter().filter(|i| matches!(i.kind, ImportKind::Table(_))).count();
+    for (count, what) in [(memories, "memories"), (tables, "tables")] {
+        if count > 1 {
+            findings.push(
+                Finding::error(
+                    Rule::HazardCrashesEnvoy,
+                    format!("the module imports {count} {what}: Envoy makes one at a time and frees the one before, and dies of a segmentation fault"),
+                )
+                .envoy("Caught Segmentation fault, suspect faulting address 0x0")
+                .help("do not roll this module out: import at most one memory and one table"),
+            );
+        }
+    }
+    if facts.imports.iter().any(|i| matches!(i.kind, ImportKind::Memory(memory) if memory.shared)) {
+        findings.push(
+            Finding::error(
+                Rule::LoadInstantiate,
+                "the module cannot be instantiated: it imports a shared memory, and Envoy makes an unshared one for it",
+            )
+            .envoy("Failed to create new Wasm instance")
+            .help("build without threads, or let the module define its memory itself"),
+        );
+    }
+    findings
 }
 
 fn import_type(target: &Target, full: &str, module: &FuncType, host: &FuncType) -> Finding {
@@ -349,19 +389,15 @@ fn missing_import(
 fn exports(facts: &Facts, target: &Target, abi: AbiVersion) -> Vec<Finding> {
     let mut findings = Vec::new();
     for export in &facts.exports {
-        let inexpressible = match &export.kind {
+        let what = match &export.kind {
             ExternKind::Tag => Some("an exception tag"),
             ExternKind::Func(ty) if !is_expressible(ty) => Some("a function with v128 or GC types"),
-            ExternKind::Global(ValueType::V128 | ValueType::OtherRef) => {
-                Some("a global of a v128 or GC type")
-            }
+            ExternKind::Global(ty) if !has_name(*ty) => Some("a global of a v128 or GC type"),
+            ExternKind::Table(ty) if !has_name(*ty) => Some("a table of a GC type"),
             _ => None,
         };
-        if let Some(what) = inexpressible {
-            findings.push(crash(format!(
-                "the module exports {what}, `{}`: V8's C API has no type for it",
-                export.name
-            )));
+        if let Some(what) = what {
+            findings.push(inexpressible(&format!("exports {what}, `{}`", export.name)));
         }
     }
     let well_typed = |callback: &Callback, findings: &mut Vec<Finding>| {

@@ -48,6 +48,15 @@ pub enum NewContext {
     Stream(u32),
 }
 
+/// A call that failed the VM.
+#[derive(Debug)]
+pub struct CallFailure<R> {
+    /// The first trap.
+    pub trap: Box<Trap>,
+    /// What the callback returned, where only the allocator trapped.
+    pub returned: Option<R>,
+}
+
 /// One run of a module: its store and its callbacks.
 pub struct Instance {
     store: Store<HostState>,
@@ -117,7 +126,7 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// Where the call ended early.
+    /// Where the call ended early, or the allocator trapped while the host called it.
     pub fn call<P: WasmParams, R: WasmResults>(
         &mut self,
         name: &str,
@@ -125,6 +134,22 @@ impl Instance {
         context: u32,
         params: P,
     ) -> Result<R, Box<Trap>> {
+        self.call_through(name, function, context, params).map_err(|failure| failure.trap)
+    }
+
+    /// The same for callers to whom the callback's result matters even though the allocator trapped:
+    /// Envoy fails the VM then, and still takes the result.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::call`].
+    pub fn call_through<P: WasmParams, R: WasmResults>(
+        &mut self,
+        name: &str,
+        function: &TypedFunc<P, R>,
+        context: u32,
+        params: P,
+    ) -> Result<R, CallFailure<R>> {
         self.store.set_epoch_deadline(self.timeout_ticks);
         let state = self.store.data_mut();
         (state.current, state.effective) = (Some(context), 0);
@@ -134,16 +159,16 @@ impl Instance {
         // A trap in the allocator failed the VM first; the callback's own end comes second.
         let allocator_trap =
             state.allocator_trap.take().map(|error| Trap::new(state.allocator_name, &error));
-        let trap = match (allocator_trap, result) {
+        let (trap, returned) = match (allocator_trap, result) {
             (None, Ok(result)) => return Ok(result),
-            (Some(trap), _) => trap,
-            (None, Err(error)) => Trap::new(name, &error),
+            (Some(trap), result) => (trap, result.ok()),
+            (None, Err(error)) => (Trap::new(name, &error), None),
         };
         state.failed.get_or_insert_with(|| VmFailure {
             function: trap.function.clone(),
             reason: trap.reason(),
         });
-        Err(Box::new(trap))
+        Err(CallFailure { trap: Box::new(trap), returned })
     }
 
     /// Ends an outermost call: the stop flag is cleared, and what waited for the end is given back

@@ -10,7 +10,7 @@ mod ticker;
 mod trap;
 
 pub use engine::{Compiler, build_engine};
-pub use instance::{Callbacks, Headers, Instance, NewContext};
+pub use instance::{CallFailure, Callbacks, Headers, Instance, NewContext};
 pub use template::{CompileError, InstantiateError, InstantiateErrorKind, Template, VmOptions};
 pub use ticker::Ticker;
 pub use trap::{Trap, TrapKind};

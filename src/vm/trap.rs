@@ -55,6 +55,11 @@ impl Trap {
         Self { function: function.to_owned(), kind, backtrace }
     }
 
+    /// Whether the guest itself trapped or was refused: what Envoy logs and goes on from.
+    pub fn is_the_guests(&self) -> bool {
+        matches!(self.kind, TrapKind::Guest(_) | TrapKind::Restricted { .. })
+    }
+
     /// The reason as Envoy would log it, or filtergate's own where Envoy would say nothing.
     pub fn reason(&self) -> String {
         match &self.kind {
@@ -69,7 +74,7 @@ impl Trap {
     /// The lines that Envoy logs for this trap; none where it would die or hang instead. Envoy adds
     /// a backtrace only for modules with function names.
     pub fn envoy_messages(&self, has_function_names: bool) -> Vec<String> {
-        if !matches!(self.kind, TrapKind::Guest(_) | TrapKind::Restricted { .. }) {
+        if !self.is_the_guests() {
             return Vec::new();
         }
         let mut lines = vec![format!("Function: {} failed: {}", self.function, self.reason())];
@@ -97,7 +102,7 @@ fn v8_text(error: &wasmtime::Error) -> String {
     use WasmtimeTrap as T;
     let Some(trap) = error.downcast_ref::<WasmtimeTrap>() else {
         return if error.is::<wasmtime::ThrownException>() {
-            "Uncaught [object WebAssembly.Exception]".to_owned()
+            "Uncaught #<Exception>".to_owned()
         } else {
             format!("Uncaught RuntimeError: {}", error.root_cause())
         };
@@ -108,7 +113,7 @@ fn v8_text(error: &wasmtime::Error) -> String {
         T::MemoryOutOfBounds => "memory access out of bounds",
         T::HeapMisaligned => "operation does not support unaligned accesses",
         T::TableOutOfBounds => "table index is out of bounds",
-        T::IndirectCallToNull | T::BadSignature => "null function or function signature mismatch",
+        T::IndirectCallToNull | T::BadSignature => "function signature mismatch",
         T::IntegerOverflow => "divide result unrepresentable",
         T::IntegerDivisionByZero => "divide by zero",
         T::BadConversionToInteger => "float unrepresentable in integer range",

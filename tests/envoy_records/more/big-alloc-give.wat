@@ -1,0 +1,11 @@
+(module (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+ (import "env" "proxy_add_header_map_value" (func $addh (param i32 i32 i32 i32 i32) (result i32)))(import "env" "proxy_get_property" (func $gp (param i32 i32 i32 i32) (result i32)))
+(memory (export "memory") 2)
+(func (export "proxy_abi_version_0_2_1"))
+(func (export "malloc") (param i32) (result i32) (i32.const 131068))
+(func (export "proxy_on_context_create") (param i32 i32))
+(func (export "proxy_on_vm_start") (param i32 i32) (result i32) (i32.const 1))
+(func (export "proxy_on_configure") (param i32 i32) (result i32) (if (i32.ne (call $gp (i32.const 64) (i32.const 11) (i32.const 128) (i32.const 132)) (i32.const 6)) (then unreachable)) (i32.const 1))
+(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (drop (call $addh (i32.const 0) (i32.const 32) (i32.const 7) (i32.const 48) (i32.const 1))) (i32.const 0))
+
+(data (i32.const 16) "configured") (data (i32.const 32) "x-probe") (data (i32.const 48) "1")(data (i32.const 64) "plugin_name"))
