@@ -155,7 +155,7 @@ fn normalized(text: &str) -> String {
     let mut text = replace_hex(&text);
     // What the bench warns of depends on how busy the machine is.
     if let Some((head, tail)) = text.split_once("\"warnings\": [")
-        && let Some((_, tail)) = tail.split_once(']')
+        && let Some((_, tail)) = tail.rsplit_once(']')
     {
         text = format!("{head}\"warnings\": [\"[warnings]\"]{tail}");
     }
