@@ -50,7 +50,7 @@ impl Bench {
         options.exchanges.clear();
         options.controls = false;
         let source = run::source(&self.image)?;
-        let runtime = run::runtime([&source])?;
+        let runtime = run::runtime(std::slice::from_ref(&source))?;
         let bars = progress::progress(true);
         let fetched =
             runtime.block_on(image::fetch(&source, &self.image, &options.fetch, &*bars));

@@ -76,10 +76,12 @@ impl Check {
         let runtime = run::runtime(&sources)?;
         let progress = progress::progress(!self.quiet);
         let mut exit = Exit::Pass;
+        let mut outcomes = Vec::with_capacity(sources.len());
         for (index, (source, reference)) in sources.iter().zip(&self.images).enumerate() {
             let checked = crate::check(source, reference, &options, &*progress);
             let verdict = runtime.block_on(checked);
             exit = exit.worst(Exit::of(&verdict));
+            outcomes.push(verdict.outcome);
             let text = match self.show.format {
                 Format::Json if sources.len() == 1 => json::render(&verdict, Layout::Pretty),
                 Format::Json => json::render(&verdict, Layout::Line),
@@ -90,6 +92,9 @@ impl Check {
                 }
             };
             output::print(&text)?;
+        }
+        if sources.len() > 1 && self.show.format == Format::Human && !self.quiet {
+            output::print(&format!("\n{}", human::tally(&outcomes)))?;
         }
         runtime.shutdown_background();
         Ok(exit)

@@ -127,9 +127,9 @@ pub fn source(reference: &str) -> Result<Source, CliError> {
 }
 
 /// A runtime that can fetch `sources`. Files need neither network nor timers.
-pub fn runtime<'a>(sources: impl IntoIterator<Item = &'a Source>) -> Result<Runtime, CliError> {
+pub fn runtime(sources: &[Source]) -> Result<Runtime, CliError> {
     let mut builder = Builder::new_current_thread();
-    if sources.into_iter().any(|source| matches!(source, Source::Registry(_))) {
+    if sources.iter().any(|source| matches!(source, Source::Registry(_))) {
         builder.enable_all();
     }
     builder.build().map_err(|source: io::Error| CliError::Io {

@@ -33,7 +33,7 @@ const MAX_LOG_LINES: usize = 20;
 /// Characters of one log line that are shown, unless everything is.
 const MAX_LOG_CHARS: usize = 400;
 /// Characters of the first reason that are shown beside the verdict.
-const MAX_REASON_CHARS: usize = 160;
+const MAX_REASON_CHARS: usize = 300;
 /// Frames of a backtrace that are shown, unless everything is.
 const MAX_EVIDENCE_LINES: usize = 8;
 
@@ -46,6 +46,21 @@ pub fn render(verdict: &Verdict, detail: Detail, colour: bool) -> String {
     }
     page.verdict(verdict);
     page.out
+}
+
+/// A line about several images.
+pub fn tally(outcomes: &[Outcome]) -> String {
+    let count = |outcome| outcomes.iter().filter(|other| **other == outcome).count();
+    let parts: Vec<_> = [
+        (Outcome::Pass, "passed"),
+        (Outcome::Fail, "failed"),
+        (Outcome::Undecided, "undecided"),
+    ]
+    .into_iter()
+    .filter(|(outcome, _)| count(*outcome) > 0)
+    .map(|(outcome, word)| format!("{} {word}", count(outcome)))
+    .collect();
+    format!("{}: {}\n", units::count(outcomes.len(), "image"), parts.join(", "))
 }
 
 const PLAIN: Style = Style::new();
@@ -175,14 +190,18 @@ impl Page {
         // Where only the empty root_id was exercised there is no other place.
         let places = verdict.roots.iter().any(|root| !root.root_id.is_empty());
         for severity in [Severity::Note, Severity::Warning, Severity::Error] {
-            for finding in verdict.findings.iter().filter(|f| f.severity == severity) {
-                self.finding(finding, places);
+            let mut findings =
+                verdict.findings.iter().filter(|f| f.severity == severity).peekable();
+            while let Some(finding) = findings.next() {
+                // The same step is said once for a row of findings.
+                let again = findings.peek().is_some_and(|next| next.help == finding.help);
+                self.finding(finding, places, !again);
             }
         }
         self.end();
     }
 
-    fn finding(&mut self, finding: &Finding, places: bool) {
+    fn finding(&mut self, finding: &Finding, places: bool, with_help: bool) {
         self.put(style_of(finding.severity), &format!("{}[{}]", finding.severity, finding.rule));
         // The controls name their root themselves.
         let place = match &finding.root_id {
@@ -214,10 +233,10 @@ impl Page {
         };
         for line in &finding.envoy_messages {
             if self.detail == Detail::Everything || !is_frame(line) {
-                self.below("envoy", PLAIN, line);
+                self.below(speaker(finding.rule), PLAIN, line.trim());
             }
         }
-        if let Some(help) = &finding.help {
+        if with_help && let Some(help) = &finding.help {
             self.below("help", PLAIN, help);
         }
     }
@@ -258,6 +277,12 @@ impl Page {
         self.put(PLAIN, &text);
         self.end();
     }
+}
+
+/// Who logs the text: images are fetched and their layout is judged before Envoy sees a module.
+fn speaker(rule: Rule) -> &'static str {
+    let name = rule.name();
+    if name.starts_with("image/") || name.starts_with("config/") { "istio" } else { "envoy" }
 }
 
 /// The first characters of a long text.
@@ -307,6 +332,7 @@ fn summary(verdict: &Verdict) -> String {
 fn image_line(verdict: &Verdict) -> String {
     let reference = quote(&verdict.reference);
     match &verdict.image {
+        None if verdict.outcome == Outcome::Fail => format!("{reference} is not usable"),
         None => format!("{reference} could not be had"),
         Some(image) => match &image.manifest_digest {
             Some(digest) => format!("{reference}, shape {}, {digest}", image.shape),
@@ -362,6 +388,9 @@ fn link_line(module: &ModuleFacts, verdict: &Verdict) -> Option<String> {
     let functions =
         module.imports.iter().filter(|import| matches!(import.kind, ImportKind::Func(_))).count();
     let bad = |rule| verdict.findings.iter().filter(|finding| finding.rule == rule).count();
+    if module.imports.is_empty() {
+        return Some("no imports".to_owned());
+    }
     let (missing, mistyped) = (bad(Rule::LinkMissingImport), bad(Rule::LinkImportType));
     let target = &verdict.target;
     let imports = units::count(functions, "imported function");
@@ -392,7 +421,7 @@ fn load_line(verdict: &Verdict) -> Option<String> {
     })
 }
 
-fn root_label(root_id: &str) -> String {
+pub(super) fn root_label(root_id: &str) -> String {
     if root_id.is_empty() { "(the empty root_id)".to_owned() } else { quote(root_id) }
 }
 

@@ -13,7 +13,8 @@ use crate::{
     exercise::{ExchangeResult, RootRun},
     host::LogLine,
     module::{self, ExternKind, ImportKind},
-    verdict::{Finding, ImageFacts, ModuleFacts, Severity, Verdict},
+    verdict::{Finding, ImageFacts, ModuleFacts, Rule, Severity, Verdict},
+    vm::Compiler,
 };
 
 use super::escape::{is_command_anywhere, is_deceptive};
@@ -78,7 +79,7 @@ impl<'a> Report<'a> {
             verdict: verdict.outcome.as_str(),
             loads: verdict.loads,
             envoy_class: verdict.envoy_class,
-            compiler: verdict.compiler.map(|compiler| compiler.as_str()),
+            compiler: verdict.compiler.map(Compiler::as_str),
             image: verdict.image.as_ref().map(ImageJson::of),
             module: verdict.module.as_ref().map(ModuleJson::of),
             findings: verdict.findings.iter().map(FindingJson::of).collect(),
@@ -225,7 +226,7 @@ impl<'a> RootJson<'a> {
     fn of(root: &'a RootRun) -> Self {
         Self {
             root_id: &root.root_id,
-            outcome: root.outcome.map_or("ok", |rule| rule.name()),
+            outcome: root.outcome.map_or("ok", Rule::name),
             accepted: root.accepted,
             peak_memory_bytes: root.peak_memory_bytes,
             logs: logs(&root.logs),

@@ -10,6 +10,7 @@ use crate::{
 
 use super::{
     escape::quote,
+    human::root_label,
     json::{self, Layout, SCHEMA},
     units,
 };
@@ -43,11 +44,11 @@ pub struct LoadTime<'a> {
 pub fn render_human(load: &LoadTime<'_>) -> String {
     let runs = load.samples.total().wall().map_or(0, |wall| wall.runs);
     let mut out = format!(
-        "{}, {}, {} of code, root_id {}\n{} cold loads after {} of warm-up, compiled with {}\n\n",
+        "{}, {}, {} of code, root {}\n{} cold loads after {} of warm-up, compiled with {}\n\n",
         quote(load.reference),
         units::size(load.size),
         units::size(load.code_bytes),
-        quote(load.root_id),
+        root_label(load.root_id),
         runs,
         load.warmup,
         load.compiler,
