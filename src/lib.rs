@@ -13,6 +13,7 @@
 
 pub mod abi;
 pub mod bench;
+pub mod cli;
 pub mod exercise;
 pub mod host;
 pub mod image;
@@ -164,9 +165,11 @@ fn execute(
         }
     };
     verdict.loads = exercised.roots.first().map(|root| root.accepted);
+    verdict.phases.absorb(&exercised.base_phases);
     if let Some(first) = exercised.roots.first() {
-        verdict.phases.absorb(&first.phases);
+        verdict.phases.absorb_only(&first.phases, &[Phase::VmStart, Phase::Configure]);
     }
+    verdict.base_logs = exercised.base_logs;
     verdict.undecided |= exercised.undecided;
     verdict.findings.extend(exercised.findings);
     verdict.roots = exercised.roots;

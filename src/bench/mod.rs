@@ -1,5 +1,11 @@
 //! Load time: phases, samples and statistics.
 
+mod load;
 mod phase;
+mod samples;
+mod stats;
 
+pub use load::{ColdLoad, LoadConditions, LoadFailed, cold_load, on_a_guest_thread, sample};
 pub use phase::{Phase, PhaseClock, PhaseTime};
+pub use samples::{Samples, Series};
+pub use stats::{Summary, median};

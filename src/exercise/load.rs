@@ -178,6 +178,34 @@ pub(super) fn hazard_finding(trap: &Trap, what: &str) -> Finding {
     .evidence(trap.backtrace.iter().cloned())
 }
 
+/// What came of the base VM.
+pub struct BaseRun {
+    /// Why it did not start.
+    pub finding: Option<Finding>,
+    /// What the module logged.
+    pub logs: Vec<LogLine>,
+    /// A limit of filtergate, not the module, ended it.
+    pub undecided: bool,
+}
+
+/// Makes the base VM: the module is instantiated and started once, without a plugin. Where this
+/// fails, Envoy looks at no plugin.
+pub fn load_base(
+    template: &Template,
+    plugin: &Plugin,
+    has_function_names: bool,
+    clock: &mut PhaseClock,
+) -> BaseRun {
+    let process = Arc::new(Process::new());
+    match initialize(template, plugin, &process, has_function_names, clock) {
+        Ok(mut instance) => {
+            let logs = instance.state_mut().logs.take();
+            BaseRun { finding: None, logs, undecided: false }
+        }
+        Err((finding, logs, undecided)) => BaseRun { finding: Some(finding), logs, undecided },
+    }
+}
+
 /// Loads a plugin in an instance of its own: initialize, then the root's start and configure.
 pub fn load_plugin(
     template: &Template,

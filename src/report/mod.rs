@@ -1,1 +1,11 @@
-//! Reports: one file for each format.
+//! Reports: one file for each format, all of them consumers of a [`Verdict`](crate::verdict::Verdict).
+//!
+//! Names, log lines and error texts come from a module, an image or a registry. None of them
+//! reaches a terminal or a log as it is: see [`escape`].
+
+pub mod escape;
+pub mod explain;
+pub mod human;
+pub mod json;
+pub mod load_time;
+pub mod units;

@@ -76,6 +76,7 @@ pub fn check_statically(bytes: &[u8], target: &Target) -> StaticReport {
             report.findings.extend(engine_limits(&facts));
             report.findings.extend(imports(&facts, target, abi));
             report.findings.extend(host_made(&facts));
+            report.findings.extend(memories(&facts, target));
             if let Some(abi) = abi {
                 report.findings.extend(exports(&facts, target, abi));
             }
@@ -383,6 +384,39 @@ fn missing_import(
     Finding::error(Rule::LinkMissingImport, message)
         .envoy(format!("Failed to load Wasm module due to a missing import: {full}"))
         .help(help)
+}
+
+/// Memories that the engine will not make, and memories that the host will miss.
+fn memories(facts: &Facts, target: &Target) -> Vec<Finding> {
+    const PAGE_BYTES: u64 = 64 << 10;
+    let limit = target.max_memory_bytes() / PAGE_BYTES;
+    let mut findings = Vec::new();
+    for memory in facts.memories.iter().filter(|memory| memory.initial_pages > limit) {
+        findings.push(
+            Finding::error(
+                Rule::LoadInstantiate,
+                format!(
+                    "the module cannot be instantiated: it asks for {} pages of memory at the start, and the cap of {target} is {limit} pages ({} MiB)",
+                    memory.initial_pages,
+                    (limit * PAGE_BYTES) >> 20
+                ),
+            )
+            .envoy("Failed to create new Wasm instance")
+            .help("lower the initial memory in the linker's flags"),
+        );
+    }
+    let imports_functions =
+        facts.imports.iter().any(|import| matches!(import.kind, ImportKind::Func(_)));
+    if !facts.has_reachable_memory() && imports_functions {
+        findings.push(
+            Finding::warning(
+                Rule::HazardCrashesEnvoy,
+                "the module neither exports nor imports a memory: Envoy dies of a segmentation fault as soon as a host function needs one",
+            )
+            .help("export the memory (wasm-ld does unless told otherwise; check --no-export-memory and strip steps)"),
+        );
+    }
+    findings
 }
 
 /// Checks exports in the order of `getFunctions`.

@@ -1,0 +1,120 @@
+//! Load time of every prebuilt filter: compiling it bare and through the template, an instance of
+//! it, and the whole load from bytes to a configured root. See README.md beside this file.
+
+use std::{fs, hint::black_box, path::Path, sync::Arc, time::Duration};
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use filtergate::{
+    bench::{LoadConditions, PhaseClock, cold_load, on_a_guest_thread},
+    host::{Plugin, Process},
+    target::Target,
+    verdict::check_statically,
+    vm::{Compiler, Template, VmOptions, build_engine},
+};
+
+struct Filter {
+    name: String,
+    wasm: Vec<u8>,
+    conditions: LoadConditions,
+}
+
+fn filters() -> Vec<Filter> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("filters/prebuilt");
+    let mut paths: Vec<_> = fs::read_dir(&folder)
+        .expect("filters/prebuilt is part of the repository")
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
+        .collect();
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let root_id = if name == "deny-path" { "deny_path" } else { "" };
+            let plugin = Plugin { root_id: root_id.to_owned(), ..Plugin::default() };
+            let wasm = fs::read(&path).expect("a prebuilt filter can be read");
+            let (target, vm) = (Target::default(), VmOptions::default());
+            Filter { name, wasm, conditions: LoadConditions { target, vm, plugin } }
+        })
+        .collect()
+}
+
+fn template(filter: &Filter) -> Option<Template> {
+    let LoadConditions { target, vm, .. } = &filter.conditions;
+    let report = check_statically(&filter.wasm, target);
+    let facts = report.facts.unwrap_or_default();
+    let mut clock = PhaseClock::default();
+    Template::compile(&filter.wasm, facts, report.abi?, target, vm, &mut clock).ok()
+}
+
+/// The floor: what the engine takes for the module when nothing of filtergate is around it.
+fn bare_compile(criterion: &mut Criterion, filters: &[Filter], compiler: Compiler) {
+    let mut group = criterion.benchmark_group(format!("bare-compile-{compiler}"));
+    for filter in filters {
+        group.throughput(Throughput::Bytes(filter.wasm.len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(&filter.name), |bencher| {
+            bencher.iter_with_large_drop(|| {
+                let engine = build_engine(compiler, false).expect("an engine for this machine");
+                wasmtime::Module::from_binary(&engine, &filter.wasm)
+            });
+        });
+    }
+}
+
+fn compile(criterion: &mut Criterion, filters: &[Filter]) {
+    let mut group = criterion.benchmark_group("compile-and-link");
+    for filter in filters {
+        group.throughput(Throughput::Bytes(filter.wasm.len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(&filter.name), |bencher| {
+            bencher.iter_with_large_drop(|| template(filter));
+        });
+    }
+}
+
+fn instantiate(criterion: &mut Criterion, filters: &[Filter]) {
+    let mut group = criterion.benchmark_group("instantiate");
+    for filter in filters {
+        // Made here, so that a filter that was not asked for costs nothing.
+        let mut made = None;
+        group.bench_function(BenchmarkId::from_parameter(&filter.name), |bencher| {
+            let Some(template) = made.get_or_insert_with(|| template(filter)) else { return };
+            let process = Arc::new(Process::new());
+            bencher.iter(|| {
+                let plugin = filter.conditions.plugin.clone();
+                black_box(template.instantiate(plugin, Arc::clone(&process)).is_ok())
+            });
+        });
+    }
+}
+
+fn load(criterion: &mut Criterion, filters: &[Filter]) {
+    let mut group = criterion.benchmark_group("load");
+    for filter in filters {
+        group.throughput(Throughput::Bytes(filter.wasm.len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(&filter.name), |bencher| {
+            bencher.iter_with_large_drop(|| {
+                cold_load(&filter.wasm, &filter.conditions, &mut PhaseClock::default())
+            });
+        });
+    }
+}
+
+fn main() {
+    let filters = filters();
+    let done = on_a_guest_thread(|| {
+        let mut criterion = Criterion::default()
+            .sample_size(20)
+            .warm_up_time(Duration::from_millis(500))
+            .measurement_time(Duration::from_secs(2))
+            .configure_from_args();
+        bare_compile(&mut criterion, &filters, Compiler::Winch);
+        bare_compile(&mut criterion, &filters, Compiler::CraneliftSpeed);
+        compile(&mut criterion, &filters);
+        instantiate(&mut criterion, &filters);
+        load(&mut criterion, &filters);
+        criterion.final_summary();
+    });
+    if let Err(error) = done {
+        eprintln!("error: {error}");
+    }
+}

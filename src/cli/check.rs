@@ -1,0 +1,110 @@
+//! `filtergate check`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::{
+    image::Source,
+    report::{
+        human::{self, Detail},
+        json::{self, Layout},
+    },
+};
+
+use super::{
+    CliError,
+    exit::Exit,
+    output, progress,
+    run::{self, Format, LoadArgs, ShowArgs},
+    values,
+};
+
+/// Check that images load and behave: pass or fail, with every reason
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Check {
+    /// A registry reference, oci:DIRECTORY[:TAG], or a .wasm file
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<String>,
+
+    #[command(flatten)]
+    load: LoadArgs,
+
+    /// Begin no root_id after this
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = values::duration)]
+    budget: Duration,
+
+    /// Do not try an unknown and the empty root_id
+    #[arg(long)]
+    no_controls: bool,
+
+    /// Load only: no HTTP exchanges
+    #[arg(long)]
+    no_exchanges: bool,
+
+    #[command(flatten)]
+    show: ShowArgs,
+
+    /// Print nothing but the verdict's line
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  filtergate check target/wasm32-wasip1/release/my_filter.wasm
+  filtergate check ghcr.io/acme/filter:1.2 --target envoy:1.31
+  filtergate check oci:examples/images/add-header --format json
+  filtergate check filter.wasm --root-id auth --config @auth.json
+
+Exit codes: 0 pass, 1 fail, 2 wrong usage, 3 undecided, 4 nothing tested";
+
+impl Check {
+    /// Checks the images one after another and prints each verdict as soon as it is there.
+    pub fn execute(&self) -> Result<Exit, CliError> {
+        super::diagnostics::start(self.show.verbose);
+        let mut options = self.load.options()?;
+        options.budget = self.budget;
+        options.controls = !self.no_controls;
+        if self.no_exchanges {
+            options.exchanges.clear();
+        }
+        // A reference that cannot be used is found before anything is fetched.
+        let sources: Vec<Source> =
+            self.images.iter().map(|image| run::source(image)).collect::<Result<_, _>>()?;
+        let runtime = run::runtime(&sources)?;
+        let progress = progress::progress(!self.quiet);
+        let mut exit = Exit::Pass;
+        let mut outcomes = Vec::with_capacity(sources.len());
+        for (index, (source, reference)) in sources.iter().zip(&self.images).enumerate() {
+            let checked = crate::check(source, reference, &options, &*progress);
+            let verdict = runtime.block_on(checked);
+            exit = exit.worst(Exit::of(&verdict));
+            outcomes.push(verdict.outcome);
+            let text = match self.show.format {
+                Format::Json if sources.len() == 1 => json::render(&verdict, Layout::Pretty),
+                Format::Json => json::render(&verdict, Layout::Line),
+                Format::Human => {
+                    let text = human::render(&verdict, self.detail(), self.show.color.for_stdout());
+                    let gap = index > 0 && !self.quiet;
+                    if gap { format!("\n{text}") } else { text }
+                }
+            };
+            output::print(&text)?;
+        }
+        if sources.len() > 1 && self.show.format == Format::Human && !self.quiet {
+            output::print(&format!("\n{}", human::tally(&outcomes)))?;
+        }
+        runtime.shutdown_background();
+        Ok(exit)
+    }
+
+    fn detail(&self) -> Detail {
+        match (self.quiet, self.show.verbose) {
+            (true, _) => Detail::VerdictOnly,
+            (false, 0) => Detail::Normal,
+            (false, _) => Detail::Everything,
+        }
+    }
+}

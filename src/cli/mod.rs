@@ -1,0 +1,79 @@
+//! The command line: one file for each command. Words become validated values here, and verdicts
+//! become exit codes; the work is done by the rest of the library.
+
+mod bench;
+mod check;
+mod diagnostics;
+pub mod exit;
+mod explain;
+mod output;
+mod progress;
+mod run;
+mod values;
+
+use std::{ffi::OsString, io};
+
+use clap::{Parser, Subcommand};
+
+use exit::Exit;
+
+/// Will this Wasm filter image load and behave in the Envoy I run?
+#[derive(Debug, Parser)]
+#[command(name = "filtergate", version, next_line_help = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(Box<check::Check>),
+    Bench(Box<bench::Bench>),
+    Explain(explain::Explain),
+}
+
+/// Why a command ended without a result.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The words are no command line.
+    #[error(transparent)]
+    Arguments(#[from] clap::Error),
+    /// A value that cannot be used.
+    #[error("{0}")]
+    Usage(String),
+    /// What was to be measured changed meanwhile.
+    #[error("{0}")]
+    NotMeasured(String),
+    /// The machine does not play along.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl CliError {
+    /// The exit code.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Arguments(error) if error.exit_code() == 0 => Exit::Pass,
+            Self::Arguments(_) | Self::Usage(_) => Exit::Usage,
+            Self::NotMeasured(_) | Self::Io { .. } => Exit::Undecided,
+        }
+    }
+}
+
+/// Runs the command that `arguments` are; the first one is the program's name.
+///
+/// # Errors
+///
+/// Where there is no result to exit with. Help and version are such errors of clap's.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
+    match Cli::try_parse_from(arguments)?.command {
+        Command::Check(check) => check.execute(),
+        Command::Bench(bench) => bench.execute(),
+        Command::Explain(explain) => explain.execute(),
+    }
+}

@@ -1,0 +1,139 @@
+//! What commands share: options that say how to check, and the runtime for fetching.
+
+use std::{io, time::Duration};
+
+use clap::{Args, ValueEnum};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::{
+    CheckOptions,
+    image::{FetchOptions, Source},
+    target::Target,
+    vm::{Compiler, VmOptions},
+};
+
+use super::{CliError, output::ColorChoice, values};
+
+/// Options of every command that loads modules.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// Proxy to check for
+    #[arg(long, value_name = "TARGET", default_value = "envoy:1.40")]
+    pub target: Target,
+
+    /// Load these root_ids, not the declared ones
+    #[arg(long = "root-id", value_name = "ID")]
+    pub root_ids: Vec<String>,
+
+    /// Plugin configuration, inline or from a file
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub config: Option<String>,
+
+    /// VM configuration, inline or from a file
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub vm_config: Option<String>,
+
+    /// Longest time for one callback
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = values::duration)]
+    pub callback_timeout: Duration,
+
+    /// Compiler: winch or cranelift
+    #[arg(long, value_name = "NAME", default_value = "winch", hide_possible_values = true)]
+    pub compiler: CompilerChoice,
+
+    /// Plain HTTP; loopback hosts get it anyway
+    #[arg(long)]
+    pub plain_http: bool,
+
+    /// Longest time for a whole pull
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = values::duration)]
+    pub timeout: Duration,
+
+    /// Largest module accepted
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = values::size)]
+    pub max_module_size: u64,
+}
+
+/// The compilers that can be asked for. Doc comments on the values of options would end in the help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CompilerChoice {
+    // The baseline compiler, fast to compile.
+    Winch,
+    // The optimising compiler.
+    Cranelift,
+}
+
+/// Options of what is shown.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// Output: human or json
+    #[arg(long, value_name = "FORMAT", default_value = "human", hide_possible_values = true)]
+    pub format: Format,
+
+    /// Colour: auto, always or never
+    #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    pub color: ColorChoice,
+
+    /// Show everything; twice: diagnostics too
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    // Text for people.
+    Human,
+    // One object for each image.
+    Json,
+}
+
+impl LoadArgs {
+    /// The options that these words are.
+    pub fn options(&self) -> Result<CheckOptions, CliError> {
+        let read = |flag: &str, text: &Option<String>| match text {
+            None => Ok(Vec::new()),
+            Some(text) => values::text_or_file(text)
+                .map_err(|reason| CliError::Usage(format!("{flag}: {reason}"))),
+        };
+        Ok(CheckOptions {
+            target: self.target.clone(),
+            fetch: FetchOptions {
+                max_module_bytes: self.max_module_size,
+                plain_http: self.plain_http,
+                timeout: self.timeout,
+                ..FetchOptions::default()
+            },
+            vm: VmOptions {
+                compiler: match self.compiler {
+                    CompilerChoice::Winch => Compiler::Winch,
+                    CompilerChoice::Cranelift => Compiler::CraneliftSpeed,
+                },
+                callback_timeout: self.callback_timeout,
+            },
+            root_ids: self.root_ids.clone(),
+            configuration: read("--config", &self.config)?,
+            vm_configuration: read("--vm-config", &self.vm_config)?,
+            ..CheckOptions::default()
+        })
+    }
+}
+
+/// What an image argument names.
+pub fn source(reference: &str) -> Result<Source, CliError> {
+    Source::parse(reference).map_err(|error| {
+        CliError::Usage(format!("{error}; an image is a registry reference (ghcr.io/acme/filter:1.2), oci:DIRECTORY[:TAG], or a path to a .wasm file"))
+    })
+}
+
+/// A runtime that can fetch `sources`. Files need neither network nor timers.
+pub fn runtime(sources: &[Source]) -> Result<Runtime, CliError> {
+    let mut builder = Builder::new_current_thread();
+    if sources.iter().any(|source| matches!(source, Source::Registry(_))) {
+        builder.enable_all();
+    }
+    builder.build().map_err(|source: io::Error| CliError::Io {
+        what: "cannot start the runtime for fetching images",
+        source,
+    })
+}

@@ -1,0 +1,94 @@
+//! Words of the command line as values.
+
+use std::{fs, time::Duration};
+
+use crate::report::escape::escape;
+
+/// `500ms`, `1s`, `1.5s`, `2m`.
+///
+/// # Errors
+///
+/// With the reason.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let number_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(number_end);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" | "min" => 60.0,
+        _ => return Err("write a number and a unit: 500ms, 1s or 2m".to_owned()),
+    };
+    let number: f64 = number.parse().map_err(|_| "write a number and a unit: 500ms, 1s or 2m")?;
+    Duration::try_from_secs_f64(number * seconds)
+        .ok()
+        .filter(|duration| !duration.is_zero() && *duration <= Duration::from_secs(86_400))
+        .ok_or_else(|| "the time must be more than nothing and at most a day".to_owned())
+}
+
+/// `1000000`, `512KiB`, `256MiB`, `1GiB`.
+///
+/// # Errors
+///
+/// With the reason.
+pub fn size(text: &str) -> Result<u64, String> {
+    let number_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(number_end);
+    let factor: u64 = match unit.trim_start() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err("write bytes, or a number and KiB, MiB or GiB".to_owned()),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor))
+        .filter(|size| *size > 0)
+        .ok_or_else(|| "write bytes, or a number and KiB, MiB or GiB".to_owned())
+}
+
+/// Text, or with a leading `@` the content of a file.
+///
+/// # Errors
+///
+/// Where the file cannot be read.
+pub fn text_or_file(text: &str) -> Result<Vec<u8>, String> {
+    match text.strip_prefix('@') {
+        None => Ok(text.as_bytes().to_owned()),
+        Some(path) => {
+            fs::read(path).map_err(|error| format!("cannot read `{}`: {error}", escape(path)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["", "1", "s", "-1s", "0s", "1.2.3s", "1h", "9999999999999s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("1000"), Ok(1000));
+        assert_eq!(size("256MiB"), Ok(256 << 20));
+        assert_eq!(size("1 GiB"), Ok(1 << 30));
+        for bad in ["", "0", "MiB", "1MB", "99999999999GiB", "-1"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn texts() {
+        assert_eq!(text_or_file("{}"), Ok(b"{}".to_vec()));
+        assert!(text_or_file("@no/such/file").is_err());
+    }
+}

@@ -1,0 +1,28 @@
+//! The program: the command line of the library, and nothing else.
+
+use std::io::Write as _;
+
+use filtergate::cli::{self, CliError, exit::Exit};
+
+fn main() {
+    let exit = run().unwrap_or_else(|error| report(&error));
+    // What is still in memory is not worth the time that freeing it takes.
+    std::process::exit(exit.code().into());
+}
+
+fn run() -> anyhow::Result<Exit> {
+    Ok(cli::run(std::env::args_os())?)
+}
+
+/// Says why there is no result. Where nobody listens, the exit code has to do.
+fn report(error: &anyhow::Error) -> Exit {
+    match error.downcast_ref::<CliError>() {
+        Some(CliError::Arguments(clap)) => {
+            let _ = clap.print();
+        }
+        _ => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+        }
+    }
+    error.downcast_ref::<CliError>().map_or(Exit::Undecided, CliError::exit)
+}

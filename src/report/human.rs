@@ -1,0 +1,456 @@
+//! The default report, for a person with a failed pipeline: a line for each stage, the findings with
+//! the gravest last, and one line with the verdict and its first reason at the very end.
+
+use anstyle::{AnsiColor, Style};
+
+use crate::{
+    bench::PhaseClock,
+    exercise::{ExchangeResult, RootRun},
+    host::{LogLevel, LogLine},
+    module::ImportKind,
+    verdict::{Finding, ImageFacts, ModuleFacts, Outcome, Rule, Severity, Verdict},
+};
+
+use super::{
+    escape::{escape, quote},
+    units,
+};
+
+/// How much is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Detail {
+    /// The verdict's line.
+    VerdictOnly,
+    /// Stages, findings, and the first log lines of each root.
+    #[default]
+    Normal,
+    /// Every log line, the help of notes, CPU times.
+    Everything,
+}
+
+/// Log lines of one root that are shown, unless everything is.
+const MAX_LOG_LINES: usize = 20;
+/// Characters of one log line that are shown, unless everything is.
+const MAX_LOG_CHARS: usize = 400;
+/// Characters of the first reason that are shown beside the verdict.
+const MAX_REASON_CHARS: usize = 300;
+/// Frames of a backtrace that are shown, unless everything is.
+const MAX_EVIDENCE_LINES: usize = 8;
+
+/// The verdict as text.
+pub fn render(verdict: &Verdict, detail: Detail, colour: bool) -> String {
+    let mut page = Page { out: String::new(), colour, detail };
+    if detail > Detail::VerdictOnly {
+        page.stages(verdict);
+        page.findings(verdict);
+    }
+    page.verdict(verdict);
+    page.out
+}
+
+/// A line about several images.
+pub fn tally(outcomes: &[Outcome]) -> String {
+    let count = |outcome| outcomes.iter().filter(|other| **other == outcome).count();
+    let parts: Vec<_> = [
+        (Outcome::Pass, "passed"),
+        (Outcome::Fail, "failed"),
+        (Outcome::Undecided, "undecided"),
+    ]
+    .into_iter()
+    .filter(|(outcome, _)| count(*outcome) > 0)
+    .map(|(outcome, word)| format!("{} {word}", count(outcome)))
+    .collect();
+    format!("{}: {}\n", units::count(outcomes.len(), "image"), parts.join(", "))
+}
+
+const PLAIN: Style = Style::new();
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const RED: Style = AnsiColor::Red.on_default().bold();
+const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
+const GREEN: Style = AnsiColor::Green.on_default().bold();
+const CYAN: Style = AnsiColor::Cyan.on_default();
+
+fn style_of(severity: Severity) -> Style {
+    match severity {
+        Severity::Error => RED,
+        Severity::Warning => YELLOW,
+        Severity::Note => CYAN,
+    }
+}
+
+struct Page {
+    out: String,
+    colour: bool,
+    detail: Detail,
+}
+
+impl Page {
+    /// Text in a style. Whatever it is, it is escaped here.
+    fn put(&mut self, style: Style, text: &str) {
+        let text = escape(text);
+        if self.colour && style != PLAIN {
+            self.out.push_str(&format!("{style}{text}{style:#}"));
+        } else {
+            self.out.push_str(&text);
+        }
+    }
+
+    /// A line: its label in the first column, and the rest.
+    fn stage(&mut self, label: &str, text: &str) {
+        self.put(BOLD, &format!("{label:<8}"));
+        self.put(PLAIN, text);
+        self.end();
+    }
+
+    /// A further line of what is above.
+    fn below(&mut self, label: &str, style: Style, text: &str) {
+        self.put(DIM, &format!("  {label:<6} "));
+        self.put(style, text);
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.out.push('\n');
+    }
+
+    fn stages(&mut self, verdict: &Verdict) {
+        self.stage("image", &image_line(verdict));
+        if let Some(image) = &verdict.image
+            && let Some(line) = config_line(image)
+        {
+            self.stage("config", &line);
+        }
+        if let Some(module) = &verdict.module {
+            self.stage("module", &module_line(module));
+            if let Some(line) = link_line(module, verdict) {
+                self.stage("link", &line);
+            }
+        }
+        if let Some(line) = load_line(verdict) {
+            self.stage("load", &line);
+        }
+        for root in &verdict.roots {
+            self.root(root);
+        }
+        if let Some(line) = time_line(&verdict.phases, self.detail) {
+            self.stage("time", &line);
+        }
+    }
+
+    fn root(&mut self, root: &RootRun) {
+        self.put(BOLD, &format!("{:<8}", "root"));
+        self.put(PLAIN, &root_label(&root.root_id));
+        match root.outcome {
+            None => self.put(GREEN, " ok"),
+            Some(rule) => self.put(RED, &format!(" {rule}")),
+        }
+        for exchange in &root.exchanges {
+            self.put(PLAIN, &format!(", {}", exchange_word(exchange)));
+        }
+        self.end();
+        let exchanges = root.exchanges.iter().flat_map(|exchange| &exchange.logs);
+        let lines: Vec<_> = root.logs.iter().chain(exchanges).collect();
+        let shown = match self.detail {
+            Detail::Everything => lines.len(),
+            _ => lines.len().min(MAX_LOG_LINES),
+        };
+        for line in &lines[..shown] {
+            self.log(line);
+        }
+        if shown < lines.len() {
+            let more = units::count(lines.len() - shown, "more line");
+            self.below("log", DIM, &format!("… {more}; -v shows them"));
+        }
+    }
+
+    fn log(&mut self, line: &LogLine) {
+        let style = match line.level {
+            LogLevel::Error | LogLevel::Critical => RED,
+            LogLevel::Warn => YELLOW,
+            _ => PLAIN,
+        };
+        let message = match self.detail {
+            Detail::Everything => line.message.clone(),
+            _ => shortened(&line.message, MAX_LOG_CHARS),
+        };
+        self.put(DIM, &format!("  {:<6} ", "log"));
+        self.put(style, &format!("[{}]", line.level.as_str()));
+        self.put(PLAIN, &format!(" {message}"));
+        self.end();
+    }
+
+    /// Notes, then warnings, then errors: what matters most is nearest to the verdict. Within each
+    /// the order is Envoy's.
+    fn findings(&mut self, verdict: &Verdict) {
+        if verdict.findings.is_empty() {
+            return;
+        }
+        self.end();
+        // Where only the empty root_id was exercised there is no other place.
+        let places = verdict.roots.iter().any(|root| !root.root_id.is_empty());
+        for severity in [Severity::Note, Severity::Warning, Severity::Error] {
+            let mut findings =
+                verdict.findings.iter().filter(|f| f.severity == severity).peekable();
+            while let Some(finding) = findings.next() {
+                // The same step is said once for a row of findings.
+                let again = findings.peek().is_some_and(|next| next.help == finding.help);
+                self.finding(finding, places, !again);
+            }
+        }
+        self.end();
+    }
+
+    fn finding(&mut self, finding: &Finding, places: bool, with_help: bool) {
+        self.put(style_of(finding.severity), &format!("{}[{}]", finding.severity, finding.rule));
+        // The controls name their root themselves.
+        let place = match &finding.root_id {
+            Some(root_id) if places && finding.rule != Rule::RootUnknownId => {
+                format!(" root {}", root_label(root_id))
+            }
+            _ => String::new(),
+        };
+        self.put(PLAIN, &format!("{place}: {}", finding.message));
+        self.end();
+        if finding.severity == Severity::Note && self.detail < Detail::Everything {
+            return;
+        }
+        let evidence = &finding.evidence;
+        let shown = match self.detail {
+            Detail::Everything => evidence.len(),
+            _ => evidence.len().min(MAX_EVIDENCE_LINES),
+        };
+        for line in &evidence[..shown] {
+            self.below("at", PLAIN, line);
+        }
+        if shown < evidence.len() {
+            self.below("at", DIM, &format!("… {} more; -v shows them", evidence.len() - shown));
+        }
+        // The backtrace in Envoy's words repeats the evidence.
+        let is_frame = |line: &str| {
+            line.starts_with("Proxy-Wasm plugin in-VM backtrace")
+                || evidence.iter().any(|frame| line.ends_with(frame.as_str()))
+        };
+        for line in &finding.envoy_messages {
+            if self.detail == Detail::Everything || !is_frame(line) {
+                self.below(speaker(finding.rule), PLAIN, line.trim());
+            }
+        }
+        if with_help && let Some(help) = &finding.help {
+            self.below("help", PLAIN, help);
+        }
+    }
+
+    fn verdict(&mut self, verdict: &Verdict) {
+        let (word, style) = match verdict.outcome {
+            Outcome::Pass => ("PASS", GREEN),
+            Outcome::Fail => ("FAIL", RED),
+            Outcome::Undecided => ("UNDECIDED", YELLOW),
+        };
+        self.put(style, word);
+        self.put(BOLD, &format!(" {} {}", verdict.reference, verdict.target));
+        let text = match first_reason(verdict) {
+            Some(reason) => {
+                let more = verdict
+                    .findings
+                    .iter()
+                    .filter(|finding| finding.severity == Severity::Error)
+                    .count()
+                    .saturating_sub(1);
+                let more = match more {
+                    0 => String::new(),
+                    more => format!(" (and {})", units::count(more, "more error")),
+                };
+                let serves = match (verdict.outcome, verdict.loads) {
+                    (Outcome::Fail, Some(true)) => "; Envoy loads it all the same",
+                    _ => "",
+                };
+                // The whole text stands above.
+                let message = match self.detail {
+                    Detail::VerdictOnly => reason.message.clone(),
+                    _ => shortened(&reason.message, MAX_REASON_CHARS),
+                };
+                format!(": {}: {message}{more}{serves}", reason.rule)
+            }
+            None => summary(verdict),
+        };
+        self.put(PLAIN, &text);
+        self.end();
+    }
+}
+
+/// Who logs the text: images are fetched and their layout is judged before Envoy sees a module.
+fn speaker(rule: Rule) -> &'static str {
+    let name = rule.name();
+    if name.starts_with("image/") || name.starts_with("config/") { "istio" } else { "envoy" }
+}
+
+/// The first characters of a long text.
+fn shortened(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+/// The reason for a verdict other than pass.
+fn first_reason(verdict: &Verdict) -> Option<&Finding> {
+    let findings = &verdict.findings;
+    match verdict.outcome {
+        Outcome::Pass => None,
+        Outcome::Fail => findings.iter().find(|finding| finding.severity == Severity::Error),
+        Outcome::Undecided => {
+            let of_filtergate = |finding: &&Finding| {
+                matches!(
+                    finding.rule,
+                    Rule::LimitReached | Rule::ModuleFeature | Rule::RootNotExercised
+                )
+            };
+            let warnings = || findings.iter().filter(|f| f.severity == Severity::Warning);
+            warnings().find(of_filtergate).or_else(|| warnings().next())
+        }
+    }
+}
+
+/// What a pass rests on.
+fn summary(verdict: &Verdict) -> String {
+    let roots = verdict.roots.len();
+    let exchanges: usize = verdict.roots.iter().map(|root| root.exchanges.len()).sum();
+    let mut text = format!(
+        ": {} and {}",
+        units::count(roots, "root_id"),
+        units::count(exchanges, "exchange")
+    );
+    let warnings =
+        verdict.findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
+    if warnings > 0 {
+        text.push_str(&format!(", {}", units::count(warnings, "warning")));
+    }
+    text
+}
+
+fn image_line(verdict: &Verdict) -> String {
+    let reference = quote(&verdict.reference);
+    match &verdict.image {
+        None if verdict.outcome == Outcome::Fail => format!("{reference} is not usable"),
+        None => format!("{reference} could not be had"),
+        Some(image) => match &image.manifest_digest {
+            Some(digest) => format!("{reference}, shape {}, {digest}", image.shape),
+            None => format!("{reference}, a plain file"),
+        },
+    }
+}
+
+fn config_line(image: &ImageFacts) -> Option<String> {
+    let Some(config) = &image.runtime_config else {
+        return image.manifest_digest.is_some().then(|| "none".to_owned());
+    };
+    let list = |items: &[String]| items.iter().map(|item| quote(item)).collect::<Vec<_>>().join(", ");
+    let or_none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
+    Some(format!(
+        "type {}, ABI versions {}, root_ids {}",
+        or_none(config.r#type.as_deref().map(quote).unwrap_or_default()),
+        or_none(list(&config.abi_versions)),
+        or_none(list(&config.root_ids)),
+    ))
+}
+
+fn module_line(module: &ModuleFacts) -> String {
+    let mut parts = Vec::new();
+    match (module.language, &module.toolchain) {
+        (Some(language), Some(toolchain)) => parts.push(format!("{language} ({toolchain})")),
+        (Some(language), None) => parts.push(language.to_owned()),
+        (None, Some(toolchain)) => parts.push(toolchain.clone()),
+        (None, None) => {}
+    }
+    if let Some(abi) = module.abi {
+        parts.push(format!("ABI {abi}"));
+    }
+    parts.push(units::size(module.size));
+    if module.functions > 0 {
+        parts.push(format!(
+            "{} with {} of code",
+            units::count(module.functions as usize, "function"),
+            units::size(module.code_bytes)
+        ));
+    }
+    let hash = module.sha256.get(..12).unwrap_or(&module.sha256);
+    parts.push(format!("sha256 {hash}…"));
+    parts.join(", ")
+}
+
+/// How many imports the target has; nothing where that was not looked at.
+fn link_line(module: &ModuleFacts, verdict: &Verdict) -> Option<String> {
+    module.abi?;
+    if verdict.envoy_class == Some("corrupt") {
+        return None;
+    }
+    let functions =
+        module.imports.iter().filter(|import| matches!(import.kind, ImportKind::Func(_))).count();
+    let bad = |rule| verdict.findings.iter().filter(|finding| finding.rule == rule).count();
+    if module.imports.is_empty() {
+        return Some("no imports".to_owned());
+    }
+    let (missing, mistyped) = (bad(Rule::LinkMissingImport), bad(Rule::LinkImportType));
+    let target = &verdict.target;
+    let imports = units::count(functions, "imported function");
+    Some(match (missing, mistyped) {
+        (0, 0) => format!("{imports}, {target} has {}", if functions == 1 { "it" } else { "them all" }),
+        (missing, 0) => format!("{imports}, {missing} not in {target}"),
+        (0, mistyped) => format!("{imports}, {mistyped} of another type in {target}"),
+        (missing, mistyped) => {
+            format!("{imports}, {missing} not in {target}, {mistyped} of another type")
+        }
+    })
+}
+
+fn load_line(verdict: &Verdict) -> Option<String> {
+    verdict.module.as_ref()?;
+    let compiled = match verdict.compiler {
+        Some(compiler) => format!(", compiled with {compiler}"),
+        None => String::new(),
+    };
+    Some(match verdict.loads {
+        Some(true) => format!("accepted by Envoy{compiled}"),
+        Some(false) => match verdict.envoy_class {
+            Some("crash") => format!("crashes Envoy{compiled}"),
+            Some("hang") => format!("hangs Envoy{compiled}"),
+            _ => format!("refused by Envoy{compiled}"),
+        },
+        None => format!("not found out{compiled}"),
+    })
+}
+
+pub(super) fn root_label(root_id: &str) -> String {
+    if root_id.is_empty() { "(the empty root_id)".to_owned() } else { quote(root_id) }
+}
+
+fn exchange_word(exchange: &ExchangeResult) -> String {
+    match &exchange.response {
+        Some(response) => format!("{} {}", exchange.name, response.status),
+        None => format!("{} without an answer", exchange.name),
+    }
+}
+
+fn time_line(phases: &PhaseClock, detail: Detail) -> Option<String> {
+    let (mut wall, mut cpu) = (0, 0);
+    let mut parts = Vec::new();
+    for (phase, time) in phases.iter() {
+        wall += time.wall_ns;
+        cpu += time.cpu_ns;
+        let mut part = format!("{} {}", phase.as_str(), units::time(time.wall_ns));
+        if detail == Detail::Everything {
+            part.push_str(&format!(" (CPU {})", units::time(time.cpu_ns)));
+        }
+        parts.push(part);
+    }
+    if parts.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "{} in all, {} of CPU: {}",
+        units::time(wall),
+        units::time(cpu),
+        parts.join(", ")
+    ))
+}

@@ -1,0 +1,367 @@
+//! The command line, against the cases of tests/cli.
+
+use std::{
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use sha2::{Digest, Sha256};
+
+const BLESS: &str = "FILTERGATE_BLESS";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A folder with everything that the cases name.
+struct Fixtures {
+    folder: tempfile::TempDir,
+}
+
+impl Fixtures {
+    fn new() -> Self {
+        let fixtures = Self { folder: tempfile::tempdir().unwrap() };
+        for path in files_of("wat") {
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned() + ".wasm";
+            let wasm = wat::parse_file(&path).unwrap_or_else(|error| panic!("{error}"));
+            fixtures.write(&name, &wasm);
+        }
+        let passes = fixtures.read("passes.wasm");
+        fixtures.write("empty.wasm", b"");
+        fixtures.write("truncated.wasm", &passes[..passes.len() - 20]);
+        fixtures.write("text.wasm", &fs::read(root().join("tests/cli/passes.wat")).unwrap());
+        fixtures.write("config.json", br#"{"any": "thing"}"#);
+        fs::create_dir(fixtures.path("folder")).unwrap();
+        copy_folder(&root().join("examples/images/add-header"), &fixtures.path("add-header"));
+        fixtures.image("config-not-json", b"type: envoy_proxy\n", &passes);
+        fixtures.image(
+            "config-type-opa",
+            br#"{"type": "opa", "abiVersions": ["v0.2.1"], "config": {"root_ids": ["policy"]}}"#,
+            &passes,
+        );
+        let config = br#"{"type": "envoy_proxy", "abiVersions": ["v0.2.1"], "config": {"root_ids": ["one"]}}"#;
+        let module = fixtures.image("blob-digest", config, &passes);
+        let mut changed = passes;
+        *changed.last_mut().unwrap() ^= 1;
+        fixtures.write(&format!("blob-digest/blobs/sha256/{module}"), &changed);
+        fixtures
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap()
+    }
+
+    fn write(&self, name: &str, content: &[u8]) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// An OCI layout with an image of the specification's shape; answers the module's digest.
+    fn image(&self, name: &str, config: &[u8], module: &[u8]) -> String {
+        let blob = |content: &[u8]| {
+            let digest: String =
+                Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+            self.write(&format!("{name}/blobs/sha256/{digest}"), content);
+            digest
+        };
+        let descriptor = |media_type: &str, content: &[u8]| {
+            serde_json::json!({
+                "mediaType": media_type,
+                "digest": format!("sha256:{}", blob(content)),
+                "size": content.len(),
+            })
+        };
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": descriptor("application/vnd.module.wasm.config.v1+json", config),
+            "layers": [descriptor("application/vnd.module.wasm.content.layer.v1+wasm", module)],
+        });
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        let index = serde_json::json!({
+            "schemaVersion": 2,
+            "manifests": [descriptor("application/vnd.oci.image.manifest.v1+json", &manifest)],
+        });
+        self.write(&format!("{name}/index.json"), &serde_json::to_vec(&index).unwrap());
+        self.write(&format!("{name}/oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#);
+        blob(module)
+    }
+
+    fn command(&self, arguments: &[String]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_filtergate"));
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        for name in ["FILTERGATE_LOG", "RUST_LOG", "NO_COLOR", "DOCKER_CONFIG", "COLUMNS"] {
+            command.env_remove(name);
+        }
+        // The registry of the cases is this machine.
+        command.env("NO_PROXY", "*").env("no_proxy", "*");
+        command
+    }
+}
+
+fn files_of(extension: &str) -> Vec<PathBuf> {
+    let folder = root().join("tests/cli");
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == extension))
+        .collect();
+    files.sort();
+    files
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy_folder(&from, &to);
+        } else {
+            fs::copy(from, to).unwrap();
+        }
+    }
+}
+
+/// The words of a command line, where '…' keeps one together.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quoted = false;
+    for c in line.chars() {
+        match c {
+            '\'' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            c if c.is_whitespace() && !quoted => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// What a command printed, without what differs from run to run or from machine to machine.
+fn normalized(text: &str) -> String {
+    let text = replace_numbers_before(text, &[" ns", " µs", " ms"], "[time]");
+    let mut text = replace_hex(&text);
+    // What the bench warns of depends on how busy the machine is.
+    if let Some((head, tail)) = text.split_once("\"warnings\": [")
+        && let Some((_, tail)) = tail.rsplit_once(']')
+    {
+        text = format!("{head}\"warnings\": [\"[warnings]\"]{tail}");
+    }
+    text.split_inclusive('\n').map(normalized_line).collect()
+}
+
+fn normalized_line(line: &str) -> String {
+    let mut line = line.to_owned();
+    for field in ["wall_ns", "cpu_ns", "median", "mad", "min"] {
+        for key in [format!("\"{field}\": "), format!("\"{field}\":")] {
+            line = replace_numbers_after(&line, &key, "0");
+        }
+    }
+    // The columns of the bench table are as wide as their numbers.
+    if line.contains("[time]") && !line.starts_with("time ") {
+        line = line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n";
+    }
+    if line.starts_with("warning: wall time") || line.contains("too short to compare") {
+        return String::new();
+    }
+    line
+}
+
+/// `12.3 µs` and `0 ns` become `word`.
+fn replace_numbers_before(text: &str, units: &[&str], word: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let end = rest[start..]
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .map_or(rest.len(), |length| start + length);
+        out.push_str(&rest[..start]);
+        match units.iter().find(|unit| rest[end..].starts_with(**unit)) {
+            Some(unit) => {
+                out.push_str(word);
+                rest = &rest[end + unit.len()..];
+            }
+            None => {
+                out.push_str(&rest[start..end]);
+                rest = &rest[end..];
+            }
+        }
+    }
+    out + rest
+}
+
+fn replace_numbers_after(text: &str, key: &str, word: &str) -> String {
+    let mut parts = text.split(key);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str(key);
+        let number = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        if number > 0 {
+            out.push_str(word);
+        }
+        out.push_str(&part[number..]);
+    }
+    out
+}
+
+/// Digests, and the first part of one.
+fn replace_hex(text: &str) -> String {
+    let mut out = String::new();
+    let mut run = String::new();
+    for c in text.chars().chain(['\n']) {
+        if c.is_ascii_digit() || ('a'..='f').contains(&c) {
+            run.push(c);
+            continue;
+        }
+        let digest = run.len() == 64 || run.len() == 12 && c == '…';
+        out.push_str(if digest { "[digest]" } else { &run });
+        run.clear();
+        out.push(c);
+    }
+    out.pop();
+    out
+}
+
+/// A case as its file has it, with what the command does now in place of what it should.
+fn run_case(fixtures: &Fixtures, case: &str) -> String {
+    let line = case.lines().find(|line| line.starts_with("$ ")).expect("a case has a `$ ` line");
+    let head: String = case.split_inclusive('\n').take_while(|line| line.starts_with('#')).collect();
+    let words = words(&line[2..]);
+    assert_eq!(words[0], "filtergate", "{line}");
+    let output = fixtures.command(&words[1..]).output().unwrap();
+    let code = output.status.code().map_or("by a signal".to_owned(), |code| code.to_string());
+    let mut actual = format!("{head}{line}\nexit {code}\n");
+    for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+        if !bytes.is_empty() {
+            let text = normalized(&String::from_utf8_lossy(bytes));
+            // Escape sequences are for the terminal, not for the file.
+            let text = text.replace('\u{1b}', "[ESC]");
+            actual.push_str(&format!("--- {name}\n{text}"));
+        }
+    }
+    actual
+}
+
+#[test]
+fn cases() {
+    let fixtures = Fixtures::new();
+    let bless = std::env::var_os(BLESS).is_some();
+    let mut failures = Vec::new();
+    let cases = files_of("case");
+    assert!(!cases.is_empty());
+    for path in cases {
+        let expected = fs::read_to_string(&path).unwrap();
+        let actual = run_case(&fixtures, &expected);
+        if actual == expected {
+            continue;
+        }
+        if bless {
+            fs::write(&path, actual).unwrap();
+        } else {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            failures.push(format!("=== {name}\n{}", difference(&expected, &actual)));
+        }
+    }
+    assert!(
+        failures.is_empty(),
+        "{} cases differ; {BLESS}=1 accepts what is new (marked +)\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+}
+
+/// The lines between the first and the last that differ.
+fn difference(expected: &str, actual: &str) -> String {
+    let (old, new): (Vec<_>, Vec<_>) = (expected.lines().collect(), actual.lines().collect());
+    let start = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let end = old[start..].iter().rev().zip(new[start..].iter().rev()).take_while(|(a, b)| a == b).count();
+    let mut out = String::new();
+    for line in &old[start..old.len() - end] {
+        out.push_str(&format!("- {line}\n"));
+    }
+    for line in &new[start..new.len() - end] {
+        out.push_str(&format!("+ {line}\n"));
+    }
+    out
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let fixtures = Fixtures::new();
+    let arguments = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    for (list, code) in [
+        (arguments(&["check", "passes.wasm"]), 0),
+        (arguments(&["check", "no-marker.wasm"]), 1),
+        (arguments(&["explain"]), 0),
+        (arguments(&["--help"]), 0),
+    ] {
+        let mut child = fixtures
+            .command(&list)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Nobody reads what it prints.
+        drop(child.stdout.take());
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{list:?}: {stderr}");
+        assert_eq!(stderr, "", "{list:?}");
+    }
+}
+
+#[test]
+fn nothing_of_a_module_reaches_the_output_raw() {
+    let fixtures = Fixtures::new();
+    for format in ["human", "json"] {
+        let words = ["check", "logs-escape-sequences.wasm", "-v", "--format", format];
+        let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+        let output = fixtures.command(&words).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let bad = text.chars().find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
+        assert_eq!(bad, None, "{format}: {text}");
+        assert!(!text.contains("##["), "{format}: {text}");
+        assert!(!text.lines().any(|line| line.trim_start().starts_with("::")), "{format}: {text}");
+    }
+}
+
+#[test]
+fn the_help_fits_a_terminal() {
+    let fixtures = Fixtures::new();
+    for command in ["check", "bench", "explain"] {
+        for flag in ["-h", "--help"] {
+            let output = fixtures.command(&[command.to_owned(), flag.to_owned()]).output().unwrap();
+            for line in String::from_utf8(output.stdout).unwrap().lines() {
+                assert!(line.chars().count() <= 79, "{command} {flag}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn several_images_make_json_lines() {
+    let fixtures = Fixtures::new();
+    let words = ["check", "passes.wasm", "empty.wasm", "absent.wasm", "--format", "json"];
+    let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+    let output = fixtures.command(&words).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let verdicts: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |field: &str| verdicts.iter().map(|v| v[field].clone()).collect::<Vec<_>>();
+    assert_eq!(of("verdict"), ["pass", "fail", "undecided"]);
+    assert_eq!(of("loads"), [true.into(), false.into(), serde_json::Value::Null]);
+    assert!(verdicts[2]["image"].is_null() && verdicts[2]["module"].is_null());
+}

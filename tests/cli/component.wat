@@ -1,0 +1,2 @@
+;; A component, which is no core module.
+(component)

@@ -1,0 +1,9 @@
+;; Loads, and traps in the first request.
+(module
+  (memory (export "memory") 1)
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+  (func $give_up unreachable)
+  (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+    (call $give_up)
+    (i32.const 0)))
