@@ -50,8 +50,8 @@ fn echo(request: &Message) -> Answer {
     let body = spaced_json(&seen).into_bytes();
     let mut pairs = vec![(":status", "200".to_owned()), ("content-type", "application/json".to_owned())];
     if with_trailers {
-        pairs.push(("trailer", "x-up-trailer".to_owned()));
         pairs.push(("transfer-encoding", "chunked".to_owned()));
+        pairs.push(("trailer", "x-up-trailer".to_owned()));
     } else {
         pairs.push(("content-length", body.len().to_string()));
         pairs.push(("x-up", "yes".to_owned()));
