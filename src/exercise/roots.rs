@@ -1,6 +1,9 @@
 //! Every root_id in turn: load, exchanges, shutdown, and the two controls.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     bench::PhaseClock,
@@ -92,11 +95,8 @@ pub fn exercise(template: &Template, options: &ExerciseOptions) -> Exercised {
     if let Some(finding) = base.finding {
         // No root was begun: the reason is the module's, not a root's.
         let outcome = Some(finding.rule);
-        let failed = |root_id: &String| RootRun {
-            root_id: root_id.clone(),
-            outcome,
-            ..RootRun::default()
-        };
+        let failed =
+            |root_id: &String| RootRun { root_id: root_id.clone(), outcome, ..RootRun::default() };
         all.roots = root_ids.iter().take(MAX_ROOTS).map(failed).collect();
         all.findings.push(finding);
         all.undecided = base.undecided;
@@ -114,7 +114,11 @@ pub fn exercise(template: &Template, options: &ExerciseOptions) -> Exercised {
             all.findings.push(
                 Finding::warning(
                     Rule::RootNotExercised,
-                    format!("{} of {} root_ids were not exercised: {why}", root_ids.len() - index, root_ids.len()),
+                    format!(
+                        "{} of {} root_ids were not exercised: {why}",
+                        root_ids.len() - index,
+                        root_ids.len()
+                    ),
                 )
                 .help("name those that matter with --root-id"),
             );
@@ -270,7 +274,8 @@ impl Run<'_> {
     }
 
     fn delete_root(&mut self, root_id: &str, instance: &mut Instance, root: u32) {
-        if let Some(delete) = instance.callbacks().on_delete.clone().filter(|_| !instance.is_failed())
+        if let Some(delete) =
+            instance.callbacks().on_delete.clone().filter(|_| !instance.is_failed())
         {
             let result = instance.call("proxy_on_delete", &delete, root, root);
             self.end_callback(root_id, instance, result);

@@ -51,15 +51,12 @@ pub fn render(verdict: &Verdict, detail: Detail, colour: bool) -> String {
 /// A line about several images.
 pub fn tally(outcomes: &[Outcome]) -> String {
     let count = |outcome| outcomes.iter().filter(|other| **other == outcome).count();
-    let parts: Vec<_> = [
-        (Outcome::Pass, "passed"),
-        (Outcome::Fail, "failed"),
-        (Outcome::Undecided, "undecided"),
-    ]
-    .into_iter()
-    .filter(|(outcome, _)| count(*outcome) > 0)
-    .map(|(outcome, word)| format!("{} {word}", count(outcome)))
-    .collect();
+    let parts: Vec<_> =
+        [(Outcome::Pass, "passed"), (Outcome::Fail, "failed"), (Outcome::Undecided, "undecided")]
+            .into_iter()
+            .filter(|(outcome, _)| count(*outcome) > 0)
+            .map(|(outcome, word)| format!("{} {word}", count(outcome)))
+            .collect();
     format!("{}: {}\n", units::count(outcomes.len(), "image"), parts.join(", "))
 }
 
@@ -316,11 +313,8 @@ fn first_reason(verdict: &Verdict) -> Option<&Finding> {
 fn summary(verdict: &Verdict) -> String {
     let roots = verdict.roots.len();
     let exchanges: usize = verdict.roots.iter().map(|root| root.exchanges.len()).sum();
-    let mut text = format!(
-        ": {} and {}",
-        units::count(roots, "root_id"),
-        units::count(exchanges, "exchange")
-    );
+    let mut text =
+        format!(": {} and {}", units::count(roots, "root_id"), units::count(exchanges, "exchange"));
     let warnings =
         verdict.findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
     if warnings > 0 {
@@ -345,7 +339,8 @@ fn config_line(image: &ImageFacts) -> Option<String> {
     let Some(config) = &image.runtime_config else {
         return image.manifest_digest.is_some().then(|| "none".to_owned());
     };
-    let list = |items: &[String]| items.iter().map(|item| quote(item)).collect::<Vec<_>>().join(", ");
+    let list =
+        |items: &[String]| items.iter().map(|item| quote(item)).collect::<Vec<_>>().join(", ");
     let or_none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
     Some(format!(
         "type {}, ABI versions {}, root_ids {}",
@@ -395,7 +390,9 @@ fn link_line(module: &ModuleFacts, verdict: &Verdict) -> Option<String> {
     let target = &verdict.target;
     let imports = units::count(functions, "imported function");
     Some(match (missing, mistyped) {
-        (0, 0) => format!("{imports}, {target} has {}", if functions == 1 { "it" } else { "them all" }),
+        (0, 0) => {
+            format!("{imports}, {target} has {}", if functions == 1 { "it" } else { "them all" })
+        }
         (missing, 0) => format!("{imports}, {missing} not in {target}"),
         (0, mistyped) => format!("{imports}, {mistyped} of another type in {target}"),
         (missing, mistyped) => {
@@ -447,10 +444,5 @@ fn time_line(phases: &PhaseClock, detail: Detail) -> Option<String> {
     if parts.is_empty() {
         return None;
     }
-    Some(format!(
-        "{} in all, {} of CPU: {}",
-        units::time(wall),
-        units::time(cpu),
-        parts.join(", ")
-    ))
+    Some(format!("{} in all, {} of CPU: {}", units::time(wall), units::time(cpu), parts.join(", ")))
 }
