@@ -111,6 +111,13 @@ impl PhaseClock {
         Phase::ALL.into_iter().filter_map(|phase| Some((phase, self.get(phase)?)))
     }
 
+    /// Adds these times of another clock.
+    pub fn absorb_only(&mut self, other: &Self, phases: &[Phase]) {
+        for (phase, time) in other.iter().filter(|(phase, _)| phases.contains(phase)) {
+            self.add(phase, time);
+        }
+    }
+
     /// Adds all times of another clock.
     pub fn absorb(&mut self, other: &Self) {
         for (phase, time) in other.iter() {

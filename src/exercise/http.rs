@@ -111,10 +111,7 @@ struct Reply {
 const RESUME_TICKS: u32 = 16;
 
 /// Runs one exchange on a loaded worker.
-pub fn run_exchange(
-    worker: &mut Loaded,
-    exchange: &Exchange,
-) -> (ExchangeResult, Vec<Incident>) {
+pub fn run_exchange(worker: &mut Loaded, exchange: &Exchange) -> (ExchangeResult, Vec<Incident>) {
     let root = worker.root;
     let instance = &mut worker.instance;
     let id = instance.add_context(NewContext::Stream(root));
@@ -347,7 +344,9 @@ impl Stream<'_> {
     /// the next one otherwise.
     fn continue_iteration(&mut self, flow: Flow) {
         let side = self.side(flow);
-        if side.aborted || side.ended || (side.iteration == Iteration::Continue && side.headers_continued)
+        if side.aborted
+            || side.ended
+            || (side.iteration == Iteration::Continue && side.headers_continued)
         {
             return;
         }
@@ -713,17 +712,23 @@ impl Stream<'_> {
         state.duration_ns = Some(now.saturating_sub(state.start_ns));
         state.ending = true;
         let id = self.id;
-        if let Some(log) = self.instance.callbacks().on_log.clone().filter(|_| !self.instance.is_failed()) {
+        if let Some(log) =
+            self.instance.callbacks().on_log.clone().filter(|_| !self.instance.is_failed())
+        {
             self.state().access_log = true;
             let outcome = self.instance.call("proxy_on_log", &log, id, id);
             self.state().access_log = false;
             self.end_of_life_callback(outcome);
         }
-        if let Some(done) = self.instance.callbacks().on_done.clone().filter(|_| !self.instance.is_failed()) {
+        if let Some(done) =
+            self.instance.callbacks().on_done.clone().filter(|_| !self.instance.is_failed())
+        {
             let outcome = self.instance.call("proxy_on_done", &done, id, id).map(drop);
             self.end_of_life_callback(outcome);
         }
-        if let Some(delete) = self.instance.callbacks().on_delete.clone().filter(|_| !self.instance.is_failed()) {
+        if let Some(delete) =
+            self.instance.callbacks().on_delete.clone().filter(|_| !self.instance.is_failed())
+        {
             let outcome = self.instance.call("proxy_on_delete", &delete, id, id);
             self.end_of_life_callback(outcome);
         }

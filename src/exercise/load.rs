@@ -51,9 +51,8 @@ fn initialize(
     names: bool,
     clock: &mut PhaseClock,
 ) -> Result<Instance, (Finding, Vec<LogLine>, bool)> {
-    let instantiated = clock.measure(Phase::Instantiate, || {
-        template.instantiate(plugin.clone(), Arc::clone(process))
-    });
+    let instantiated = clock
+        .measure(Phase::Instantiate, || template.instantiate(plugin.clone(), Arc::clone(process)));
     let mut instance = match instantiated {
         Ok(instance) => instance,
         Err(error) => {
@@ -115,9 +114,7 @@ fn start(instance: &mut Instance, template: &Template) -> Result<(), Box<Trap>> 
                     .filter(|_| template.target().envoy_minor() >= 39);
                 // The result of main is ignored.
                 match (main, main_void) {
-                    (Some(main), _) => {
-                        instance.call("main", &main, VM_CONTEXT, (0, 0)).map(drop)
-                    }
+                    (Some(main), _) => instance.call("main", &main, VM_CONTEXT, (0, 0)).map(drop),
                     (None, Some(main)) => {
                         instance.call("__main_void", &main, VM_CONTEXT, ()).map(drop)
                     }
@@ -176,6 +173,34 @@ pub(super) fn hazard_finding(trap: &Trap, what: &str) -> Finding {
         _ => Finding::warning(Rule::LimitReached, format!("{what} was given up: {}", trap.reason())),
     }
     .evidence(trap.backtrace.iter().cloned())
+}
+
+/// What came of the base VM.
+pub struct BaseRun {
+    /// Why it did not start.
+    pub finding: Option<Finding>,
+    /// What the module logged.
+    pub logs: Vec<LogLine>,
+    /// A limit of filtergate, not the module, ended it.
+    pub undecided: bool,
+}
+
+/// Makes the base VM: the module is instantiated and started once, without a plugin. Where this
+/// fails, Envoy looks at no plugin.
+pub fn load_base(
+    template: &Template,
+    plugin: &Plugin,
+    has_function_names: bool,
+    clock: &mut PhaseClock,
+) -> BaseRun {
+    let process = Arc::new(Process::new());
+    match initialize(template, plugin, &process, has_function_names, clock) {
+        Ok(mut instance) => {
+            let logs = instance.state_mut().logs.take();
+            BaseRun { finding: None, logs, undecided: false }
+        }
+        Err((finding, logs, undecided)) => BaseRun { finding: Some(finding), logs, undecided },
+    }
 }
 
 /// Loads a plugin in an instance of its own: initialize, then the root's start and configure.

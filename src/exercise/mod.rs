@@ -10,5 +10,5 @@ pub use exchange::{
     ClientResponse, Exchange, ExchangeResult, Message, Request, Upstream, smoke_exchanges,
 };
 pub use http::{Incident, LengthMismatch, run_exchange};
-pub use load::{LoadRun, Loaded, load_plugin};
+pub use load::{BaseRun, LoadRun, Loaded, load_base, load_plugin};
 pub use roots::{ExerciseOptions, Exercised, RootRun, exercise};

@@ -1,6 +1,9 @@
 //! Every root_id in turn: load, exchanges, shutdown, and the two controls.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     bench::PhaseClock,
@@ -12,7 +15,7 @@ use crate::{
 use super::{
     exchange::{Exchange, ExchangeResult},
     http::{Incident, LengthMismatch, run_exchange},
-    load::{LoadRun, Loaded, hazard_finding, load_plugin, trap_finding},
+    load::{LoadRun, Loaded, hazard_finding, load_base, load_plugin, trap_finding},
 };
 
 /// What to exercise and with what.
@@ -68,6 +71,10 @@ pub struct RootRun {
 pub struct Exercised {
     /// One for each root_id.
     pub roots: Vec<RootRun>,
+    /// What the module logged in the base VM.
+    pub base_logs: Vec<LogLine>,
+    /// Times of instantiate and start in the base VM.
+    pub base_phases: PhaseClock,
     /// What was found, root by root.
     pub findings: Vec<Finding>,
     /// Something of filtergate's own kept the exercise from its end.
@@ -82,6 +89,19 @@ pub fn exercise(template: &Template, options: &ExerciseOptions) -> Exercised {
     if root_ids.is_empty() {
         root_ids.push(String::new());
     }
+    let names = options.has_function_names;
+    let base = load_base(template, &plugin(options, ""), names, &mut all.base_phases);
+    all.base_logs = base.logs;
+    if let Some(finding) = base.finding {
+        // No root was begun: the reason is the module's, not a root's.
+        let outcome = Some(finding.rule);
+        let failed =
+            |root_id: &String| RootRun { root_id: root_id.clone(), outcome, ..RootRun::default() };
+        all.roots = root_ids.iter().take(MAX_ROOTS).map(failed).collect();
+        all.findings.push(finding);
+        all.undecided = base.undecided;
+        return all;
+    }
     let mut not_modelled = Vec::new();
     let mut reads_root_id = false;
     for (index, root_id) in root_ids.iter().enumerate() {
@@ -94,7 +114,11 @@ pub fn exercise(template: &Template, options: &ExerciseOptions) -> Exercised {
             all.findings.push(
                 Finding::warning(
                     Rule::RootNotExercised,
-                    format!("{} of {} root_ids were not exercised: {why}", root_ids.len() - index, root_ids.len()),
+                    format!(
+                        "{} of {} root_ids were not exercised: {why}",
+                        root_ids.len() - index,
+                        root_ids.len()
+                    ),
                 )
                 .help("name those that matter with --root-id"),
             );
@@ -250,7 +274,8 @@ impl Run<'_> {
     }
 
     fn delete_root(&mut self, root_id: &str, instance: &mut Instance, root: u32) {
-        if let Some(delete) = instance.callbacks().on_delete.clone().filter(|_| !instance.is_failed())
+        if let Some(delete) =
+            instance.callbacks().on_delete.clone().filter(|_| !instance.is_failed())
         {
             let result = instance.call("proxy_on_delete", &delete, root, root);
             self.end_callback(root_id, instance, result);

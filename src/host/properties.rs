@@ -214,7 +214,9 @@ fn group_field(group: Group, stream: Option<&mut StreamState>, part: &[u8]) -> O
             b"route_name" | b"filter_chain_name" => text(""),
             b"virtual_host_name" => text("upstream"),
             b"listener_direction" => Some(Value::Int(0)),
-            b"cluster_metadata" | b"route_metadata" | b"virtual_host_metadata"
+            b"cluster_metadata"
+            | b"route_metadata"
+            | b"virtual_host_metadata"
             | b"listener_metadata" => Some(Value::EmptyMessage(METADATA)),
             b"upstream_host_metadata" | b"upstream_host_locality_metadata"
                 if stream.upstream_selected =>
@@ -255,8 +257,7 @@ fn byte_count(bytes: usize) -> Value {
 }
 
 fn request_field(stream: &mut StreamState, part: &[u8]) -> Option<Value> {
-    let (received, start, duration) =
-        (stream.request_bytes, stream.start_ns, stream.duration_ns);
+    let (received, start, duration) = (stream.request_bytes, stream.start_ns, stream.duration_ns);
     let received = i64::try_from(received).unwrap_or(i64::MAX);
     let headers = attribute_headers(stream, Flow::Request);
     let header = |name: &[u8]| {

@@ -241,7 +241,7 @@ pub struct HostState {
 }
 
 /// What a guest may make the host keep in header maps, bodies, shared data and the like.
-const MAX_HOST_BYTES: usize = 256 << 20;
+const MAX_HOST_BYTES: usize = 64 << 20;
 
 impl HostState {
     /// The state of an instance that is about to be made.

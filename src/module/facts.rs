@@ -1,8 +1,8 @@
 //! Imports, exports, memories and sizes of a module, read in one pass without its function bodies.
 
 use wasmparser::{
-    CompositeInnerType, Encoding, ExternalKind, HeapType, AbstractHeapType, Name, NameSectionReader, BinaryReader,
-    Parser, Payload, RefType, TypeRef, ValType,
+    AbstractHeapType, BinaryReader, CompositeInnerType, Encoding, ExternalKind, HeapType, Name,
+    NameSectionReader, Parser, Payload, RefType, TypeRef, ValType,
 };
 
 use crate::abi::{FuncType, ValueType};
@@ -216,11 +216,7 @@ pub fn parse(bytes: &[u8]) -> Result<Facts, ParseError> {
     }
 }
 
-fn section(
-    payload: Payload<'_>,
-    facts: &mut Facts,
-    types: &mut Types,
-) -> Result<(), ParseError> {
+fn section(payload: Payload<'_>, facts: &mut Facts, types: &mut Types) -> Result<(), ParseError> {
     match payload {
         Payload::TypeSection(reader) => {
             for group in reader {
@@ -304,11 +300,7 @@ fn section(
                             .map_or(ValueType::FuncRef, |table| table.element),
                     ),
                     ExternalKind::Global => ExternKind::Global(
-                        types
-                            .globals
-                            .get(export.index as usize)
-                            .copied()
-                            .unwrap_or(ValueType::I32),
+                        types.globals.get(export.index as usize).copied().unwrap_or(ValueType::I32),
                     ),
                     ExternalKind::Tag => ExternKind::Tag,
                 };

@@ -4,7 +4,9 @@
 //! that Envoy gives. A consequence of an earlier finding is not reported again.
 
 use crate::{
-    abi::{ALLOCATORS, AbiVersion, CALLBACKS, Callback, FuncType, LIFECYCLE, ValueType, declared_abi},
+    abi::{
+        ALLOCATORS, AbiVersion, CALLBACKS, Callback, FuncType, LIFECYCLE, ValueType, declared_abi,
+    },
     module::{
         self, Corrupt, Engine, ExternKind, Facts, ImportKind, ParseError, envoy_scan, import_advice,
     },
@@ -76,6 +78,7 @@ pub fn check_statically(bytes: &[u8], target: &Target) -> StaticReport {
             report.findings.extend(engine_limits(&facts));
             report.findings.extend(imports(&facts, target, abi));
             report.findings.extend(host_made(&facts));
+            report.findings.extend(memories(&facts, target));
             if let Some(abi) = abi {
                 report.findings.extend(exports(&facts, target, abi));
             }
@@ -130,13 +133,18 @@ fn corrupted(bytes: &[u8], corrupt: Corrupt) -> Finding {
         }
         None => Finding::error(
             Rule::ModuleInvalid,
-            format!("the module is corrupt or cut off: {corrupt}; the file has {} bytes", bytes.len()),
+            format!(
+                "the module is corrupt or cut off: {corrupt}; the file has {} bytes",
+                bytes.len()
+            ),
         ),
     };
     finding.envoy(CORRUPTED).help(match looks {
         Some("WebAssembly text") => "assemble it first: wat2wasm or `wasm-tools parse`",
         Some(_) => "give the compiled module itself",
-        None => "compare its size and digest with the build's output: it was probably not copied whole",
+        None => {
+            "compare its size and digest with the build's output: it was probably not copied whole"
+        }
     })
 }
 
@@ -151,13 +159,20 @@ fn describe_bytes(bytes: &[u8]) -> Option<&'static str> {
         [b'P', b'K', 3, 4, ..] => "a zip file",
         [b'!', b'<', b'a', b'r', b'c', b'h', b'>', ..] => "an object archive",
         _ if bytes.get(257..262) == Some(b"ustar") => "a tar archive",
-        _ if text.starts_with(b"(module") || text.starts_with(b"(component") || text.starts_with(b";;") => {
+        _ if text.starts_with(b"(module")
+            || text.starts_with(b"(component")
+            || text.starts_with(b";;") =>
+        {
             "WebAssembly text"
         }
         _ if text.starts_with(b"<") => "an HTML or XML page",
         _ if text.starts_with(b"{") => "JSON",
-        _ if text.starts_with(b"version https://git-lfs") => "a Git LFS pointer, not the file that it names",
-        _ if bytes.iter().take(512).all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) => "text",
+        _ if text.starts_with(b"version https://git-lfs") => {
+            "a Git LFS pointer, not the file that it names"
+        }
+        _ if bytes.iter().take(512).all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) => {
+            "text"
+        }
         _ => "a file of an unknown kind",
     })
 }
@@ -179,18 +194,22 @@ fn missing_marker(bytes: &[u8], parsed: Result<&Facts, &ParseError>) -> Finding 
             .help("check the step that writes the file");
         }
         Err(reason) => {
-            return error(format!("no ABI marker is found; besides, the module cannot be read: {reason}"))
-                .help("rebuild it");
+            return error(format!(
+                "no ABI marker is found; besides, the module cannot be read: {reason}"
+            ))
+            .help("rebuild it");
         }
         Ok(facts) => facts,
     };
-    let known = "Envoy knows proxy_abi_version_0_1_0, proxy_abi_version_0_2_0 and proxy_abi_version_0_2_1";
+    let known =
+        "Envoy knows proxy_abi_version_0_1_0, proxy_abi_version_0_2_0 and proxy_abi_version_0_2_1";
     let markers: Vec<&module::Export> = facts
         .exports
         .iter()
         .filter(|export| export.name.starts_with("proxy_abi_version"))
         .collect();
-    if let Some(export) = markers.iter().find(|export| AbiVersion::from_marker(&export.name).is_some())
+    if let Some(export) =
+        markers.iter().find(|export| AbiVersion::from_marker(&export.name).is_some())
     {
         return error(format!(
             "`{}` is exported, but not as a function, so that Envoy does not see it",
@@ -207,8 +226,9 @@ fn missing_marker(bytes: &[u8], parsed: Result<&Facts, &ParseError>) -> Finding 
     } else {
         "the module exports no ABI marker and no proxy_on_* callback: it is no Proxy-Wasm filter"
     };
-    error(format!("{what}; {known}"))
-        .help("build with a Proxy-Wasm SDK, which exports the marker, and check that the linker keeps it")
+    error(format!("{what}; {known}")).help(
+        "build with a Proxy-Wasm SDK, which exports the marker, and check that the linker keeps it",
+    )
 }
 
 fn engine_limits(facts: &Facts) -> Vec<Finding> {
@@ -236,7 +256,10 @@ fn imports(facts: &Facts, target: &Target, abi: Option<AbiVersion>) -> Vec<Findi
             _ => None,
         };
         if let Some(what) = what {
-            findings.push(inexpressible(&format!("imports {what}, `{}.{}`", import.module, import.name)));
+            findings.push(inexpressible(&format!(
+                "imports {what}, `{}.{}`",
+                import.module, import.name
+            )));
         }
     }
     let mut seen = std::collections::HashSet::new();
@@ -251,7 +274,10 @@ fn imports(facts: &Facts, target: &Target, abi: Option<AbiVersion>) -> Vec<Findi
                         format!("`{full}` is an imported global; {target} offers none"),
                     )
                     .envoy(format!("Failed to load Wasm module due to a missing import: {full}"))
-                    .help(import_advice(&import.module, &import.name, &import.kind).unwrap_or_default()),
+                    .help(
+                        import_advice(&import.module, &import.name, &import.kind)
+                            .unwrap_or_default(),
+                    ),
                 );
                 continue;
             }
@@ -264,15 +290,17 @@ fn imports(facts: &Facts, target: &Target, abi: Option<AbiVersion>) -> Vec<Findi
         match abi {
             Some(abi) => match target.import(abi, &import.module, &import.name, ty) {
                 ImportAnswer::Linked(_) => {}
-                ImportAnswer::OtherType(host) => findings.push(import_type(target, &full, ty, &host)),
+                ImportAnswer::OtherType(host) => {
+                    findings.push(import_type(target, &full, ty, &host))
+                }
                 ImportAnswer::Missing(known) => {
                     findings.push(missing_import(target, Some(abi), import, known));
                 }
             },
             // Without a marker the ABI is unknown: only what no ABI offers is another reason.
             None => {
-                let answers = AbiVersion::ALL
-                    .map(|abi| target.import(abi, &import.module, &import.name, ty));
+                let answers =
+                    AbiVersion::ALL.map(|abi| target.import(abi, &import.module, &import.name, ty));
                 if answers.iter().all(|answer| matches!(answer, ImportAnswer::Missing(None))) {
                     findings.push(missing_import(target, None, import, None));
                 }
@@ -361,7 +389,10 @@ fn missing_import(
     let (message, help) = match (known, abi) {
         (Some(function), _) if function.since > target.envoy_minor() => (
             format!("{target} does not have `{full}`: Envoy has it since 1.{}", function.since),
-            format!("use Envoy 1.{} or newer, or remove what calls it from the module", function.since),
+            format!(
+                "use Envoy 1.{} or newer, or remove what calls it from the module",
+                function.since
+            ),
         ),
         (Some(function), Some(abi)) => {
             let versions: Vec<_> = function.abis.iter().map(AbiVersion::as_str).collect();
@@ -370,7 +401,9 @@ fn missing_import(
                 format!(
                     "{target} does not have `{full}` for modules of ABI {abi}: it belongs to ABI {versions}"
                 ),
-                format!("the marker says ABI {abi} and this import says ABI {versions}: build all of the module with one SDK version"),
+                format!(
+                    "the marker says ABI {abi} and this import says ABI {versions}: build all of the module with one SDK version"
+                ),
             )
         }
         _ => (
@@ -383,6 +416,39 @@ fn missing_import(
     Finding::error(Rule::LinkMissingImport, message)
         .envoy(format!("Failed to load Wasm module due to a missing import: {full}"))
         .help(help)
+}
+
+/// Memories that the engine will not make, and memories that the host will miss.
+fn memories(facts: &Facts, target: &Target) -> Vec<Finding> {
+    const PAGE_BYTES: u64 = 64 << 10;
+    let limit = target.max_memory_bytes() / PAGE_BYTES;
+    let mut findings = Vec::new();
+    for memory in facts.memories.iter().filter(|memory| memory.initial_pages > limit) {
+        findings.push(
+            Finding::error(
+                Rule::LoadInstantiate,
+                format!(
+                    "the module cannot be instantiated: it asks for {} pages of memory at the start, and the cap of {target} is {limit} pages ({} MiB)",
+                    memory.initial_pages,
+                    (limit * PAGE_BYTES) >> 20
+                ),
+            )
+            .envoy("Failed to create new Wasm instance")
+            .help("lower the initial memory in the linker's flags"),
+        );
+    }
+    let imports_functions =
+        facts.imports.iter().any(|import| matches!(import.kind, ImportKind::Func(_)));
+    if !facts.has_reachable_memory() && imports_functions {
+        findings.push(
+            Finding::warning(
+                Rule::HazardCrashesEnvoy,
+                "the module neither exports nor imports a memory: Envoy dies of a segmentation fault as soon as a host function needs one",
+            )
+            .help("export the memory (wasm-ld does unless told otherwise; check --no-export-memory and strip steps)"),
+        );
+    }
+    findings
 }
 
 /// Checks exports in the order of `getFunctions`.
@@ -487,7 +553,8 @@ pub fn check_declared_abi(declared: &[String], report: &StaticReport) -> Vec<Fin
         Some(facts) if !known.is_empty() => facts,
         _ => return findings,
     };
-    let labels = || known.iter().map(|(label, _)| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+    let labels =
+        || known.iter().map(|(label, _)| format!("`{label}`")).collect::<Vec<_>>().join(", ");
     let names = || known.iter().map(|(_, abi)| abi.names).collect::<Vec<_>>().join("; ");
     match report.abi {
         None if known.iter().all(|(_, abi)| abi.is_obsolete()) => findings.push(
@@ -560,4 +627,3 @@ fn abis_of_imports(facts: &Facts) -> Vec<AbiVersion> {
         })
         .collect()
 }
-

@@ -3,6 +3,7 @@
 use crate::{
     bench::PhaseClock,
     exercise::RootRun,
+    host::LogLine,
     image::{self, Image, ImageError, RuntimeConfig},
     module::{Export, Import, origin},
     target::Target,
@@ -73,9 +74,12 @@ pub struct Verdict {
     pub envoy_class: Option<&'static str>,
     /// What was found, in the order in which Envoy would meet it.
     pub findings: Vec<Finding>,
+    /// What the module logged in the base VM, before any root.
+    pub base_logs: Vec<LogLine>,
     /// The roots that were exercised.
     pub roots: Vec<RootRun>,
-    /// Times by phase; from instantiate on those of the first root's canary.
+    /// Times by phase: instantiate and start are the base VM's, the rest of the load is the first
+    /// root's canary's.
     pub phases: PhaseClock,
     /// The compiler that ran.
     pub compiler: Option<Compiler>,
@@ -100,6 +104,7 @@ impl Verdict {
             loads: None,
             envoy_class: None,
             findings: image.notes.iter().map(finding_of_note).collect(),
+            base_logs: Vec::new(),
             roots: Vec::new(),
             phases: PhaseClock::default(),
             compiler: None,
@@ -123,6 +128,7 @@ impl Verdict {
             loads: None,
             envoy_class: None,
             findings: vec![finding],
+            base_logs: Vec::new(),
             roots: Vec::new(),
             phases: PhaseClock::default(),
             compiler: None,

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use wasmtime::{Extern, Instance as WasmtimeInstance, Module, Store, TypedFunc, WasmParams, WasmResults};
+use wasmtime::{
+    Extern, Instance as WasmtimeInstance, Module, Store, TypedFunc, WasmParams, WasmResults,
+};
 
 use crate::{
     abi::{ALLOCATORS, AbiVersion},
@@ -77,7 +79,9 @@ impl Instance {
         for export in module.exports() {
             match instance.get_export(&mut store, export.name()) {
                 Some(Extern::Memory(exported)) => memory = Some(GuestMemory::Plain(exported)),
-                Some(Extern::SharedMemory(exported)) => memory = Some(GuestMemory::Shared(exported)),
+                Some(Extern::SharedMemory(exported)) => {
+                    memory = Some(GuestMemory::Shared(exported))
+                }
                 _ => {}
             }
         }
