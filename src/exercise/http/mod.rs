@@ -418,9 +418,11 @@ impl Stream<'_> {
         let frames = answer.frames.len();
         for (index, frame) in answer.frames.into_iter().enumerate() {
             let last = index + 1 == frames && answer.trailers.is_none();
+            self.state().upstream_done = last;
             self.receive_data(Flow::Response, frame, last);
         }
         if let Some(trailers) = answer.trailers {
+            self.state().upstream_done = true;
             self.receive_trailers(Flow::Response, trailers);
         }
     }
