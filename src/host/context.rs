@@ -156,6 +156,8 @@ pub struct StreamState {
     pub filter_state: std::collections::BTreeMap<Vec<u8>, Vec<u8>>,
     /// The upstream was chosen.
     pub upstream_selected: bool,
+    /// The whole answer of the upstream arrived.
+    pub upstream_done: bool,
 }
 
 impl StreamState {

@@ -214,10 +214,11 @@ pub fn proxy_set_header_map_pairs(
     })
 }
 
-/// `proxy_get_header_map_size`: bytes, not entries.
+/// `proxy_get_header_map_size`: bytes, not entries. It takes the map as one that changes it does, and
+/// so makes trailers in the last body callback, and finds nothing in the access log.
 pub fn proxy_get_header_map_size(guest: &mut Guest<'_>, map: u32, size_ptr: u32) -> HostResult {
     let map = MapType::from_abi(map)?;
     let stream = guest.data_mut().stream()?.ok_or(Status::BadArgument)?;
-    let size = readable(stream, map).ok_or(Status::BadArgument)?.byte_size();
+    let size = writable(stream, map).ok_or(Status::BadArgument)?.byte_size();
     write_u32(guest, size_ptr, u32::try_from(size).unwrap_or(u32::MAX))
 }
