@@ -102,8 +102,6 @@ pub struct Direction {
     pub trailers_visible: bool,
     /// The body.
     pub body: Body,
-    /// `end_of_stream` of the running or last callback.
-    pub end_of_stream: bool,
     /// Whether the running callback is the body's, which may create trailers.
     pub in_last_body: bool,
 }

@@ -35,9 +35,6 @@ pub struct StaticReport {
     pub facts: Option<Facts>,
     /// What is wrong, in Envoy's order.
     pub findings: Vec<Finding>,
-    /// Whether the function bodies were validated too. That is left to the compiler where nothing
-    /// else is wrong, since it validates again.
-    pub validated: bool,
 }
 
 impl StaticReport {
@@ -92,7 +89,6 @@ pub fn check_statically(bytes: &[u8], target: &Target) -> StaticReport {
     }
     if !report.is_loadable() && report.abi.is_some() {
         // Envoy compiles before it links: an invalid body comes before a missing import.
-        report.validated = true;
         if let Err(invalid) = module::validate(bytes, Engine::EnvoyV8) {
             report.findings.insert(0, invalid_body(bytes, &invalid));
         }

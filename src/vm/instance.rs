@@ -1,7 +1,5 @@
 //! One run of a module.
 
-use std::time::Duration;
-
 use wasmtime::{
     Extern, Instance as WasmtimeInstance, Module, Store, TypedFunc, WasmParams, WasmResults,
 };
@@ -11,7 +9,7 @@ use crate::{
     host::{Context, ContextKind, Deferred, GuestMemory, HostState, Phase, VmFailure},
 };
 
-use super::{ticker::TICK, trap::Trap};
+use super::trap::Trap;
 
 /// The callbacks that a module exports, with the types that its ABI gives them.
 #[allow(missing_docs, reason = "the names are the ABI's own, less `proxy_`")]
@@ -190,11 +188,6 @@ impl Instance {
             NewContext::Stream(root) => Context::new(ContextKind::Stream, root),
         };
         self.state_mut().add_context(context)
-    }
-
-    /// The time that one callback may take, as it is kept.
-    pub fn timeout(&self) -> Duration {
-        TICK * u32::try_from(self.timeout_ticks.saturating_sub(1)).unwrap_or(u32::MAX)
     }
 }
 

@@ -229,11 +229,6 @@ impl Template {
         let mut linker = self.linker.clone();
         for import in self.module.imports() {
             match import.ty() {
-                wasmtime::ExternType::Memory(ty) if ty.is_shared() => {
-                    let made = wasmtime::SharedMemory::new(self.engine(), ty)?;
-                    linker.define(&mut *store, import.module(), import.name(), made.clone())?;
-                    *memory = Some(GuestMemory::Shared(made));
-                }
                 wasmtime::ExternType::Memory(ty) => {
                     let made = wasmtime::Memory::new(&mut *store, ty)?;
                     linker.define(&mut *store, import.module(), import.name(), made)?;

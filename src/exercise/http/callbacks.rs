@@ -42,7 +42,6 @@ impl Stream<'_> {
         }
         let direction = self.state().direction(flow);
         direction.headers_visible = true;
-        direction.end_of_stream = end;
         let count = count(direction.headers.as_ref());
         let callbacks = self.instance.callbacks();
         let (name, callback) = match flow {
@@ -81,7 +80,6 @@ impl Stream<'_> {
             return (DataStatus::StopNoBuffer, data);
         }
         let direction = self.state().direction(flow);
-        direction.end_of_stream = end;
         direction.in_last_body = end;
         let body = &mut direction.body;
         if body.buffering {
