@@ -38,14 +38,17 @@ fn main() {
 
 /// Reads and compiles a module in a process of its own, and exits without freeing it.
 fn compile(name: &str, file: &Path) -> ! {
-    let compiler = COMPILERS.iter().find(|(known, _)| *known == name).map(|(_, compiler)| *compiler);
+    let compiler =
+        COMPILERS.iter().find(|(known, _)| *known == name).map(|(_, compiler)| *compiler);
     let compiled = compiler.is_some_and(|compiler| {
         let wasm = fs::read(file).unwrap_or_default();
         let engine = build_engine(compiler, false);
-        engine.and_then(|engine| wasmtime::Module::from_binary(&engine, &wasm)).is_ok_and(|module| {
-            std::mem::forget(module);
-            true
-        })
+        engine.and_then(|engine| wasmtime::Module::from_binary(&engine, &wasm)).is_ok_and(
+            |module| {
+                std::mem::forget(module);
+                true
+            },
+        )
     });
     std::process::exit(if compiled { 0 } else { 1 })
 }

@@ -95,9 +95,8 @@ pub fn judge(image: Image, options: &CheckOptions) -> Verdict {
     verdict.phases.add(Phase::Fetch, stage_time(image.fetch));
     verdict.phases.add(Phase::Verify, stage_time(image.verify));
     let mut clock = PhaseClock::default();
-    let report = clock.measure(Phase::Parse, || {
-        verdict::check_statically(&image.wasm, &options.target)
-    });
+    let report =
+        clock.measure(Phase::Parse, || verdict::check_statically(&image.wasm, &options.target));
     verdict.phases.absorb(&clock);
     let config = image.runtime_config.as_ref();
     let declared = config.map_or(&[][..], |config| &config.abi_versions);
@@ -224,7 +223,9 @@ fn on_a_thread_for_guests<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T,
             .spawn_scoped(scope, work)
             .map_err(|error| format!("no thread to run the module on: {error}"))?
             .join()
-            .map_err(|_| "filtergate itself failed while it ran the module; please report it".to_owned())
+            .map_err(|_| {
+                "filtergate itself failed while it ran the module; please report it".to_owned()
+            })
     })
 }
 

@@ -237,7 +237,8 @@ fn replace_hex(text: &str) -> String {
 /// A case as its file has it, with what the command does now in place of what it should.
 fn run_case(fixtures: &Fixtures, case: &str) -> String {
     let line = case.lines().find(|line| line.starts_with("$ ")).expect("a case has a `$ ` line");
-    let head: String = case.split_inclusive('\n').take_while(|line| line.starts_with('#')).collect();
+    let head: String =
+        case.split_inclusive('\n').take_while(|line| line.starts_with('#')).collect();
     let words = words(&line[2..]);
     assert_eq!(words[0], "filtergate", "{line}");
     let output = fixtures.command(&words[1..]).output().unwrap();
@@ -286,7 +287,12 @@ fn cases() {
 fn difference(expected: &str, actual: &str) -> String {
     let (old, new): (Vec<_>, Vec<_>) = (expected.lines().collect(), actual.lines().collect());
     let start = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
-    let end = old[start..].iter().rev().zip(new[start..].iter().rev()).take_while(|(a, b)| a == b).count();
+    let end = old[start..]
+        .iter()
+        .rev()
+        .zip(new[start..].iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count();
     let mut out = String::new();
     for line in &old[start..old.len() - end] {
         out.push_str(&format!("- {line}\n"));
@@ -307,12 +313,8 @@ fn a_reader_that_goes_away_is_no_error() {
         (arguments(&["explain"]), 0),
         (arguments(&["--help"]), 0),
     ] {
-        let mut child = fixtures
-            .command(&list)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            fixtures.command(&list).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // Nobody reads what it prints.
         drop(child.stdout.take());
         let mut stderr = String::new();

@@ -19,8 +19,14 @@ fn filter(parts: &str) -> String {
     };
     add("memory", r#"(memory (export "memory") 1)"#);
     add("malloc", r#"(func (export "malloc") (param i32) (result i32) (i32.const 1024))"#);
-    add("proxy_on_vm_start", r#"(func (export "proxy_on_vm_start") (param i32 i32) (result i32) (i32.const 1))"#);
-    add("proxy_on_configure", r#"(func (export "proxy_on_configure") (param i32 i32) (result i32) (i32.const 1))"#);
+    add(
+        "proxy_on_vm_start",
+        r#"(func (export "proxy_on_vm_start") (param i32 i32) (result i32) (i32.const 1))"#,
+    );
+    add(
+        "proxy_on_configure",
+        r#"(func (export "proxy_on_configure") (param i32 i32) (result i32) (i32.const 1))"#,
+    );
     // Imports come first in a module.
     format!(r#"(module {parts} {usual} (func (export "proxy_abi_version_0_2_1")))"#)
 }
@@ -28,7 +34,8 @@ fn filter(parts: &str) -> String {
 fn check_with(wat: &str, change: impl FnOnce(&mut CheckOptions)) -> Verdict {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("filter.wasm");
-    std::fs::write(&path, wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}\n{wat}"))).unwrap();
+    std::fs::write(&path, wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}\n{wat}")))
+        .unwrap();
     let reference = path.to_str().unwrap();
     let mut options = CheckOptions::default();
     options.vm.callback_timeout = Duration::from_millis(300);
@@ -63,9 +70,22 @@ fn an_endless_loop_while_loading_is_a_hazard() {
         ("_start", format!(r#"(func (export "_start") {LOOP})"#)),
         ("_initialize", format!(r#"(func (export "_initialize") {LOOP})"#)),
         ("main", in_main),
-        ("context_create", format!(r#"(func (export "proxy_on_context_create") (param i32 i32) {LOOP})"#)),
-        ("vm_start", format!(r#"(func (export "proxy_on_vm_start") (param i32 i32) (result i32) {LOOP} (i32.const 1))"#)),
-        ("configure", format!(r#"(func (export "proxy_on_configure") (param i32 i32) (result i32) {LOOP} (i32.const 1))"#)),
+        (
+            "context_create",
+            format!(r#"(func (export "proxy_on_context_create") (param i32 i32) {LOOP})"#),
+        ),
+        (
+            "vm_start",
+            format!(
+                r#"(func (export "proxy_on_vm_start") (param i32 i32) (result i32) {LOOP} (i32.const 1))"#
+            ),
+        ),
+        (
+            "configure",
+            format!(
+                r#"(func (export "proxy_on_configure") (param i32 i32) (result i32) {LOOP} (i32.const 1))"#
+            ),
+        ),
     ];
     for (place, parts) in cases {
         let verdict = check(&filter(&parts));

@@ -43,12 +43,7 @@ const KNOWN: &[(&str, &str, &[AbiVersion], bool)] = &[
         &[V0_1_0],
         true,
     ),
-    (
-        "v0-6d525c67f39b36cdff9d688697f266c1b55e9cb7",
-        "envoy-wasm of 2019 (Istio 1.4)",
-        &[],
-        true,
-    ),
+    ("v0-6d525c67f39b36cdff9d688697f266c1b55e9cb7", "envoy-wasm of 2019 (Istio 1.4)", &[], true),
     (
         "v0-097b7f2e4cc1fb490cc1943d0d633655ac3c522f",
         "envoy-wasm of December 2019 (Istio 1.5 and 1.6)",

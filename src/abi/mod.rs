@@ -189,9 +189,7 @@ impl FuncType {
     pub fn parse(signature: &str) -> Self {
         let (params, results) = signature.split_once('>').unwrap_or((signature, ""));
         let types = |text: &str| {
-            text.chars()
-                .map(|c| if c == 'I' { ValueType::I64 } else { ValueType::I32 })
-                .collect()
+            text.chars().map(|c| if c == 'I' { ValueType::I64 } else { ValueType::I32 }).collect()
         };
         Self { params: types(params), results: types(results) }
     }

@@ -71,9 +71,8 @@ pub fn cold_load(
         return Err(LoadFailed(reason.unwrap_or_else(|| "it is no Proxy-Wasm module".to_owned())));
     };
     let facts = report.facts.unwrap_or_default();
-    let template =
-        Template::compile(wasm, facts, abi, &conditions.target, &conditions.vm, clock)
-            .map_err(|error| LoadFailed(error.to_string()))?;
+    let template = Template::compile(wasm, facts, abi, &conditions.target, &conditions.vm, clock)
+        .map_err(|error| LoadFailed(error.to_string()))?;
     let process = Arc::new(Process::new());
     let names = report.has_function_names;
     let run = load_plugin(&template, &conditions.plugin, &process, names, clock);
@@ -154,9 +153,12 @@ mod tests {
         });
         let samples = samples.unwrap();
         assert_eq!(fetched, 5);
-        let phases: Vec<_> =
-            samples.phases().map(|(phase, series)| (phase.as_str(), series.wall().unwrap().runs)).collect();
-        let expected = ["parse", "compile", "link", "instantiate", "start", "vm_start", "configure"];
+        let phases: Vec<_> = samples
+            .phases()
+            .map(|(phase, series)| (phase.as_str(), series.wall().unwrap().runs))
+            .collect();
+        let expected =
+            ["parse", "compile", "link", "instantiate", "start", "vm_start", "configure"];
         assert_eq!(phases, expected.map(|name| (name, 3)));
     }
 

@@ -52,8 +52,7 @@ impl Bench {
         let source = run::source(&self.image)?;
         let runtime = run::runtime(std::slice::from_ref(&source))?;
         let bars = progress::progress(true);
-        let fetched =
-            runtime.block_on(image::fetch(&source, &self.image, &options.fetch, &*bars));
+        let fetched = runtime.block_on(image::fetch(&source, &self.image, &options.fetch, &*bars));
         let image = match fetched {
             Ok(image) => image,
             Err(error) => {
@@ -94,8 +93,7 @@ impl Bench {
                 return Ok(wasm.clone());
             }
             let again = image::fetch(&source, &self.image, &options.fetch, &NoProgress);
-            let image =
-                runtime.block_on(again).map_err(|error| LoadFailed(error.to_string()))?;
+            let image = runtime.block_on(again).map_err(|error| LoadFailed(error.to_string()))?;
             clock.add(Phase::Fetch, phase_time(image.fetch));
             clock.add(Phase::Verify, phase_time(image.verify));
             Ok(image.wasm)

@@ -3,7 +3,9 @@
 use std::io::IsTerminal as _;
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// Starts diagnostics where they are asked for: `-vv`, or targets and levels in FILTERGATE_LOG or
 /// RUST_LOG, such as `filtergate=debug,oci_client=trace`.
@@ -16,7 +18,9 @@ pub fn start(verbose: u8) {
         (Some(text), _) => match text.parse::<Targets>() {
             Ok(targets) => targets,
             Err(error) => {
-                super::output::print_error(&format!("warning: FILTERGATE_LOG or RUST_LOG: {error}\n"));
+                super::output::print_error(&format!(
+                    "warning: FILTERGATE_LOG or RUST_LOG: {error}\n"
+                ));
                 return;
             }
         },

@@ -41,9 +41,10 @@ impl Bars {
 impl Progress for Bars {
     fn blob_started(&self, id: &str, total: Option<u64>) {
         let (bar, template) = match total {
-            Some(total) => {
-                (ProgressBar::new(total), "{prefix} {bar:30} {binary_bytes}/{binary_total_bytes} {eta}")
-            }
+            Some(total) => (
+                ProgressBar::new(total),
+                "{prefix} {bar:30} {binary_bytes}/{binary_total_bytes} {eta}",
+            ),
             None => (ProgressBar::no_length(), "{prefix} {spinner} {binary_bytes}"),
         };
         let style = ProgressStyle::with_template(template);

@@ -51,9 +51,8 @@ fn initialize(
     names: bool,
     clock: &mut PhaseClock,
 ) -> Result<Instance, (Finding, Vec<LogLine>, bool)> {
-    let instantiated = clock.measure(Phase::Instantiate, || {
-        template.instantiate(plugin.clone(), Arc::clone(process))
-    });
+    let instantiated = clock
+        .measure(Phase::Instantiate, || template.instantiate(plugin.clone(), Arc::clone(process)));
     let mut instance = match instantiated {
         Ok(instance) => instance,
         Err(error) => {
@@ -115,9 +114,7 @@ fn start(instance: &mut Instance, template: &Template) -> Result<(), Box<Trap>> 
                     .filter(|_| template.target().envoy_minor() >= 39);
                 // The result of main is ignored.
                 match (main, main_void) {
-                    (Some(main), _) => {
-                        instance.call("main", &main, VM_CONTEXT, (0, 0)).map(drop)
-                    }
+                    (Some(main), _) => instance.call("main", &main, VM_CONTEXT, (0, 0)).map(drop),
                     (None, Some(main)) => {
                         instance.call("__main_void", &main, VM_CONTEXT, ()).map(drop)
                     }

@@ -1,7 +1,9 @@
 //! Exercising a compiled module: the load sequence for each root_id, and exchanges.
 
+mod around;
 mod exchange;
 mod http;
+mod incident;
 mod load;
 mod roots;
 mod upstream;
@@ -9,6 +11,7 @@ mod upstream;
 pub use exchange::{
     ClientResponse, Exchange, ExchangeResult, Message, Request, Upstream, smoke_exchanges,
 };
-pub use http::{Incident, LengthMismatch, run_exchange};
+pub use http::run_exchange;
+pub use incident::{Incident, LengthMismatch};
 pub use load::{BaseRun, LoadRun, Loaded, load_base, load_plugin};
 pub use roots::{ExerciseOptions, Exercised, RootRun, exercise};

@@ -1,17 +1,21 @@
 //! Every root_id in turn: load, exchanges, shutdown, and the two controls.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     bench::PhaseClock,
-    host::{Deferred, Flow, LogLine, NOT_MODELLED, Plugin, Process, function_label},
+    host::{Deferred, LogLine, NOT_MODELLED, Plugin, Process, function_label},
     verdict::{Finding, Rule, Severity},
     vm::{Instance, Template, Trap, TrapKind},
 };
 
 use super::{
     exchange::{Exchange, ExchangeResult},
-    http::{Incident, LengthMismatch, run_exchange},
+    http::run_exchange,
+    incident::{Incident, incident_finding},
     load::{LoadRun, Loaded, hazard_finding, load_base, load_plugin, trap_finding},
 };
 
@@ -92,11 +96,8 @@ pub fn exercise(template: &Template, options: &ExerciseOptions) -> Exercised {
     if let Some(finding) = base.finding {
         // No root was begun: the reason is the module's, not a root's.
         let outcome = Some(finding.rule);
-        let failed = |root_id: &String| RootRun {
-            root_id: root_id.clone(),
-            outcome,
-            ..RootRun::default()
-        };
+        let failed =
+            |root_id: &String| RootRun { root_id: root_id.clone(), outcome, ..RootRun::default() };
         all.roots = root_ids.iter().take(MAX_ROOTS).map(failed).collect();
         all.findings.push(finding);
         all.undecided = base.undecided;
@@ -114,7 +115,11 @@ pub fn exercise(template: &Template, options: &ExerciseOptions) -> Exercised {
             all.findings.push(
                 Finding::warning(
                     Rule::RootNotExercised,
-                    format!("{} of {} root_ids were not exercised: {why}", root_ids.len() - index, root_ids.len()),
+                    format!(
+                        "{} of {} root_ids were not exercised: {why}",
+                        root_ids.len() - index,
+                        root_ids.len()
+                    ),
                 )
                 .help("name those that matter with --root-id"),
             );
@@ -270,7 +275,8 @@ impl Run<'_> {
     }
 
     fn delete_root(&mut self, root_id: &str, instance: &mut Instance, root: u32) {
-        if let Some(delete) = instance.callbacks().on_delete.clone().filter(|_| !instance.is_failed())
+        if let Some(delete) =
+            instance.callbacks().on_delete.clone().filter(|_| !instance.is_failed())
         {
             let result = instance.call("proxy_on_delete", &delete, root, root);
             self.end_callback(root_id, instance, result);
@@ -371,63 +377,6 @@ impl Run<'_> {
     }
 }
 
-/// The finding for anything but a trap.
-fn incident_finding(incident: &Incident, instance: &Instance) -> Finding {
-    let protocol_error = |message: String| Finding::error(Rule::RunProtocol, message);
-    let protocol_warning = |message: String| Finding::warning(Rule::RunProtocol, message);
-    match incident {
-        Incident::Trap(trap) => hazard_finding(trap, &format!("`{}`", trap.function)),
-        Incident::Stalled { paused_in } => {
-            let called = NOT_MODELLED.iter().any(|name| calls(instance, name) > 0);
-            let help = if called {
-                "the module called a service that does not exist here and was told so; it should answer or resume the stream when a call cannot be made"
-            } else {
-                "resume the stream (proxy_continue_stream), answer it (proxy_send_local_response), or return Continue; a pause in a headers callback also keeps the body away"
-            };
-            Finding::error(
-                Rule::RunStalled,
-                format!("`{paused_in}` paused the stream and nothing will resume it: the client waits until a time-out"),
-            )
-            .help(help)
-        }
-        Incident::SecondReply => protocol_warning(
-            "a second local reply was asked for, which Envoy does not send through the filters".to_owned(),
-        )
-        .help("send one local reply for a stream"),
-        Incident::RefusedByRouter { status, reason } => protocol_error(format!(
-            "Envoy's router refuses the request headers that leave the filter and answers {status}: {}",
-            if reason.is_empty() { "no route matches without a :path that begins with `/`" } else { reason }
-        ))
-        .help("keep :method and :path, and set only header names and values that are legal in HTTP"),
-        Incident::RefusedByCodec(reason) => protocol_error(format!(
-            "Envoy refuses the response headers that leave the filter and answers 502: {reason}"
-        ))
-        .help("keep :status, and set it to a number only"),
-        Incident::NoFinalStatus(status) => protocol_error(format!(
-            "the response leaves the filter with status {status}, which ends no HTTP response: the client waits or gives up"
-        ))
-        .help("send a status from 200 to 599"),
-        Incident::LengthMismatch(LengthMismatch { flow, declared, actual }) => {
-            let (what, reader) = match flow {
-                Flow::Request => ("request", "upstream"),
-                Flow::Response => ("response", "client"),
-            };
-            let message = format!(
-                "the {what} leaves the filter with content-length {declared} and a body of {actual} bytes"
-            );
-            let help = "remove content-length in the headers callback of a body that will be changed";
-            if declared > actual {
-                protocol_error(format!("{message}: the {reader} waits for the rest until a time-out")).help(help)
-            } else {
-                protocol_warning(format!("{message}: the {reader} takes the rest for another message")).help(help)
-            }
-        }
-        Incident::Reset => {
-            protocol_warning("the stream was reset before its answer was complete".to_owned())
-        }
-    }
-}
-
 fn plugin(options: &ExerciseOptions, root_id: &str) -> Plugin {
     Plugin {
         name: options.plugin_name.clone(),
@@ -440,14 +389,6 @@ fn plugin(options: &ExerciseOptions, root_id: &str) -> Plugin {
 
 fn peak(instance: &Instance) -> usize {
     instance.state().limits.peak_memory_bytes
-}
-
-fn calls(instance: &Instance, name: &str) -> u64 {
-    let state = instance.state();
-    (0..state.calls.len())
-        .filter(|index| function_label(*index) == name)
-        .map(|index| state.calls[index])
-        .sum()
 }
 
 /// Takes note of the functions without a model that the instance called.

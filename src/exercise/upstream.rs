@@ -48,10 +48,11 @@ fn echo(request: &Message) -> Answer {
         seen["trailers"] = json!(request.trailers);
     }
     let body = spaced_json(&seen).into_bytes();
-    let mut pairs = vec![(":status", "200".to_owned()), ("content-type", "application/json".to_owned())];
+    let mut pairs =
+        vec![(":status", "200".to_owned()), ("content-type", "application/json".to_owned())];
     if with_trailers {
-        pairs.push(("trailer", "x-up-trailer".to_owned()));
         pairs.push(("transfer-encoding", "chunked".to_owned()));
+        pairs.push(("trailer", "x-up-trailer".to_owned()));
     } else {
         pairs.push(("content-length", body.len().to_string()));
         pairs.push(("x-up", "yes".to_owned()));

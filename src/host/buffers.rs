@@ -50,7 +50,9 @@ fn bytes(state: &mut HostState, buffer: u32) -> HostResult<&[u8]> {
 
 fn body(state: &mut HostState, flow: Flow) -> HostResult<&[u8]> {
     let stream = state.stream()?;
-    Ok(stream.and_then(|stream| stream.direction(flow).body.visible().map(Vec::as_slice)).unwrap_or(&[]))
+    Ok(stream
+        .and_then(|stream| stream.direction(flow).body.visible().map(Vec::as_slice))
+        .unwrap_or(&[]))
 }
 
 /// `proxy_get_buffer_bytes`: a start beyond the end gives no bytes, a length beyond it is cut.

@@ -22,6 +22,15 @@ pub const NOT_MODELLED: &[&str] = &[
     "envoy_resolve_dns",
 ];
 
+/// Arguments are checked before anything else is looked at.
+fn check_ranges(guest: &mut Guest<'_>, ranges: &[(u32, u32)]) -> HostResult {
+    guest.data().context_id()?;
+    for (ptr, size) in ranges {
+        read(guest, *ptr, *size)?;
+    }
+    Ok(())
+}
+
 /// `proxy_http_call` to a cluster that is not there: BadArgument, with 0 in the token cell.
 #[allow(clippy::too_many_arguments, reason = "the ABI's own parameters")]
 pub fn proxy_http_call(
@@ -37,15 +46,15 @@ pub fn proxy_http_call(
     _timeout_ms: u32,
     token_ptr: u32,
 ) -> HostResult {
-    guest.data().context_id()?;
-    for (ptr, size) in [
-        (upstream_ptr, upstream_size),
-        (body_ptr, body_size),
-        (headers_ptr, headers_size),
-        (trailers_ptr, trailers_size),
-    ] {
-        read(guest, ptr, size)?;
-    }
+    check_ranges(
+        guest,
+        &[
+            (upstream_ptr, upstream_size),
+            (body_ptr, body_size),
+            (headers_ptr, headers_size),
+            (trailers_ptr, trailers_size),
+        ],
+    )?;
     write_u32(guest, token_ptr, 0)?;
     Err(Status::BadArgument.into())
 }
@@ -67,16 +76,16 @@ pub fn proxy_grpc_call(
     _timeout_ms: u32,
     _token_ptr: u32,
 ) -> HostResult {
-    guest.data().context_id()?;
-    for (ptr, size) in [
-        (service_ptr, service_size),
-        (service_name_ptr, service_name_size),
-        (method_ptr, method_size),
-        (metadata_ptr, metadata_size),
-        (request_ptr, request_size),
-    ] {
-        read(guest, ptr, size)?;
-    }
+    check_ranges(
+        guest,
+        &[
+            (service_ptr, service_size),
+            (service_name_ptr, service_name_size),
+            (method_ptr, method_size),
+            (metadata_ptr, metadata_size),
+            (request_ptr, request_size),
+        ],
+    )?;
     Err(Status::ParseFailure.into())
 }
 
@@ -94,15 +103,15 @@ pub fn proxy_grpc_stream(
     metadata_size: u32,
     _token_ptr: u32,
 ) -> HostResult {
-    guest.data().context_id()?;
-    for (ptr, size) in [
-        (service_ptr, service_size),
-        (service_name_ptr, service_name_size),
-        (method_ptr, method_size),
-        (metadata_ptr, metadata_size),
-    ] {
-        read(guest, ptr, size)?;
-    }
+    check_ranges(
+        guest,
+        &[
+            (service_ptr, service_size),
+            (service_name_ptr, service_name_size),
+            (method_ptr, method_size),
+            (metadata_ptr, metadata_size),
+        ],
+    )?;
     Err(Status::ParseFailure.into())
 }
 

@@ -102,8 +102,6 @@ pub struct Direction {
     pub trailers_visible: bool,
     /// The body.
     pub body: Body,
-    /// `end_of_stream` of the running or last callback.
-    pub end_of_stream: bool,
     /// Whether the running callback is the body's, which may create trailers.
     pub in_last_body: bool,
 }
@@ -156,6 +154,8 @@ pub struct StreamState {
     pub filter_state: std::collections::BTreeMap<Vec<u8>, Vec<u8>>,
     /// The upstream was chosen.
     pub upstream_selected: bool,
+    /// The whole answer of the upstream arrived.
+    pub upstream_done: bool,
 }
 
 impl StreamState {

@@ -82,11 +82,7 @@ pub fn proxy_done(guest: &mut Guest<'_>) -> HostResult {
 
 /// `proxy_get_configuration` (0.1.0): the plugin's configuration while it is configured, else the
 /// VM's.
-pub fn proxy_get_configuration(
-    guest: &mut Guest<'_>,
-    ptr_ptr: u32,
-    size_ptr: u32,
-) -> HostResult {
+pub fn proxy_get_configuration(guest: &mut Guest<'_>, ptr_ptr: u32, size_ptr: u32) -> HostResult {
     let state: &HostState = guest.data();
     state.context_id()?;
     let bytes = if state.configuring {

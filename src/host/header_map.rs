@@ -161,7 +161,8 @@ mod tests {
 
     #[test]
     fn inline_headers_are_joined_and_pseudo_headers_come_first() {
-        let mut map = HeaderMap::from_pairs([("x-a", "1"), ("X-A", "2"), ("via", "a"), ("via", "b")]);
+        let mut map =
+            HeaderMap::from_pairs([("x-a", "1"), ("X-A", "2"), ("via", "a"), ("via", "b")]);
         map.add(b":path", b"/");
         let seen: Vec<_> = map.iter().collect();
         assert_eq!(

@@ -40,7 +40,9 @@ fn readable(stream: &mut StreamState, map: MapType) -> Option<&HeaderMap> {
     match map {
         MapType::Headers(flow) => {
             let direction = stream.direction(flow);
-            (access_log || direction.headers_visible).then_some(direction.headers.as_ref()).flatten()
+            (access_log || direction.headers_visible)
+                .then_some(direction.headers.as_ref())
+                .flatten()
         }
         // The access log never has request trailers.
         MapType::Trailers(Flow::Request) if access_log => None,
@@ -86,6 +88,21 @@ fn change(
     Ok(())
 }
 
+/// Reads a key and a value and puts them into a map.
+fn put(
+    guest: &mut Guest<'_>,
+    map: u32,
+    key: (u32, u32),
+    value: (u32, u32),
+    how: fn(&mut HeaderMap, &[u8], &[u8]),
+) -> HostResult {
+    let map = MapType::from_abi(map)?;
+    guest.data().context_id()?;
+    let key = read(guest, key.0, key.1)?;
+    let value = read(guest, value.0, value.1)?;
+    change(guest.data_mut(), map, key.len() + value.len(), |headers| how(headers, &key, &value))
+}
+
 /// `proxy_add_header_map_value`.
 pub fn proxy_add_header_map_value(
     guest: &mut Guest<'_>,
@@ -95,11 +112,7 @@ pub fn proxy_add_header_map_value(
     value_ptr: u32,
     value_size: u32,
 ) -> HostResult {
-    let map = MapType::from_abi(map)?;
-    guest.data().context_id()?;
-    let key = read(guest, key_ptr, key_size)?;
-    let value = read(guest, value_ptr, value_size)?;
-    change(guest.data_mut(), map, key.len() + value.len(), |headers| headers.add(&key, &value))
+    put(guest, map, (key_ptr, key_size), (value_ptr, value_size), HeaderMap::add)
 }
 
 /// `proxy_replace_header_map_value`: adds the header where it is absent.
@@ -111,11 +124,7 @@ pub fn proxy_replace_header_map_value(
     value_ptr: u32,
     value_size: u32,
 ) -> HostResult {
-    let map = MapType::from_abi(map)?;
-    guest.data().context_id()?;
-    let key = read(guest, key_ptr, key_size)?;
-    let value = read(guest, value_ptr, value_size)?;
-    change(guest.data_mut(), map, key.len() + value.len(), |headers| headers.replace(&key, &value))
+    put(guest, map, (key_ptr, key_size), (value_ptr, value_size), HeaderMap::replace)
 }
 
 /// `proxy_remove_header_map_value`: Ok for an absent key.
@@ -205,10 +214,11 @@ pub fn proxy_set_header_map_pairs(
     })
 }
 
-/// `proxy_get_header_map_size`: bytes, not entries.
+/// `proxy_get_header_map_size`: bytes, not entries. It takes the map as one that changes it does, and
+/// so makes trailers in the last body callback, and finds nothing in the access log.
 pub fn proxy_get_header_map_size(guest: &mut Guest<'_>, map: u32, size_ptr: u32) -> HostResult {
     let map = MapType::from_abi(map)?;
     let stream = guest.data_mut().stream()?.ok_or(Status::BadArgument)?;
-    let size = readable(stream, map).ok_or(Status::BadArgument)?.byte_size();
+    let size = writable(stream, map).ok_or(Status::BadArgument)?.byte_size();
     write_u32(guest, size_ptr, u32::try_from(size).unwrap_or(u32::MAX))
 }

@@ -23,7 +23,9 @@ mod stream;
 mod wasi;
 
 pub use calls::NOT_MODELLED;
-pub use context::{Body, BodySource, Context, ContextKind, Direction, Flow, LocalReply, StreamState};
+pub use context::{
+    Body, BodySource, Context, ContextKind, Direction, Flow, LocalReply, StreamState,
+};
 pub use env::wall_clock_ns;
 pub use header_map::HeaderMap;
 pub use link::{define_imports, function_label};

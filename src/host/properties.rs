@@ -19,6 +19,8 @@ enum Value {
     Bool(bool),
     /// Nanoseconds, a duration or a point in time.
     Nanos(i64),
+    /// There, but nothing that can be serialised.
+    Null,
     /// Headers as a map: values of one name are joined with commas.
     Headers(HeaderMap),
     /// A map without entries.
@@ -34,6 +36,7 @@ enum Value {
 enum Field {
     Text(&'static str),
     Message,
+    Locality,
     Map,
 }
 
@@ -52,12 +55,15 @@ enum Group {
 const METADATA: &[(&str, Field)] =
     &[("filter_metadata", Field::Map), ("typed_filter_metadata", Field::Map)];
 
+const LOCALITY: &[(&str, Field)] =
+    &[("region", Field::Text("")), ("zone", Field::Text("")), ("sub_zone", Field::Text(""))];
+
 const NODE: &[(&str, Field)] = &[
     ("id", Field::Text("")),
     ("cluster", Field::Text("")),
-    ("metadata", Field::Message),
+    ("metadata", Field::Map),
     ("dynamic_parameters", Field::Map),
-    ("locality", Field::Message),
+    ("locality", Field::Locality),
     ("user_agent_name", Field::Text("envoy")),
     ("user_agent_version", Field::Text("")),
     ("user_agent_build_version", Field::Message),
@@ -72,6 +78,10 @@ const DOWNSTREAM_LOCAL: (&str, i64) = ("127.0.0.1:10000", 10000);
 const UPSTREAM_REMOTE: (&str, i64) = ("127.0.0.1:8080", 8080);
 const UPSTREAM_LOCAL: &str = "127.0.0.1:40001";
 const CONNECTION_ID: u64 = 1;
+/// From the first byte sent to the upstream to the last one received.
+const BACKEND_LATENCY_NS: i64 = 1_000_000;
+/// How long a connection to the upstream took to be ready.
+const POOL_READY_NS: i64 = 100_000;
 
 /// `proxy_get_property`: parts of the path are separated by NUL.
 pub fn proxy_get_property(
@@ -106,12 +116,11 @@ pub fn proxy_set_property(
 }
 
 fn property(state: &mut HostState, path: &[u8]) -> HostResult<Vec<u8>> {
-    // A NUL at the end separates nothing.
-    let path = path.strip_suffix(b"\0").unwrap_or(path);
     if path.is_empty() {
         return Err(Status::SerializationFailure.into());
     }
-    let mut parts = path.split(|byte| *byte == 0);
+    // A NUL at the end separates nothing, but one alone has an empty part before it.
+    let mut parts = path.strip_suffix(b"\0").unwrap_or(path).split(|byte| *byte == 0);
     let first = parts.next().unwrap_or_default();
     let mut value = top_level(state, first)?;
     for part in parts {
@@ -121,7 +130,9 @@ fn property(state: &mut HostState, path: &[u8]) -> HostResult<Vec<u8>> {
 }
 
 fn top_level(state: &mut HostState, name: &[u8]) -> HostResult<Value> {
-    let has_stream = state.stream()?.is_some();
+    let stream = state.stream()?;
+    let has_stream = stream.is_some();
+    let upstream_selected = stream.is_some_and(|stream| stream.upstream_selected);
     let group = match name {
         b"request" => Some(Group::Request),
         b"response" => Some(Group::Response),
@@ -129,7 +140,8 @@ fn top_level(state: &mut HostState, name: &[u8]) -> HostResult<Value> {
         b"upstream" => Some(Group::Upstream),
         b"source" => Some(Group::Source),
         b"destination" => Some(Group::Destination),
-        b"filter_state" | b"upstream_filter_state" => Some(Group::FilterState),
+        b"filter_state" => Some(Group::FilterState),
+        b"upstream_filter_state" if upstream_selected => Some(Group::FilterState),
         // The only group that root contexts have too.
         b"xds" => return Ok(Value::Group(Group::Xds)),
         _ => None,
@@ -171,6 +183,7 @@ fn step(state: &mut HostState, value: &Value, part: &[u8]) -> HostResult<Option<
             fields.iter().find(|(name, _)| name.as_bytes() == part).map(|(_, field)| match field {
                 Field::Text(text) => Value::Text(text.as_bytes().to_vec()),
                 Field::Message => Value::EmptyMessage(&[]),
+                Field::Locality => Value::EmptyMessage(LOCALITY),
                 Field::Map => Value::EmptyMap,
             })
         }
@@ -197,14 +210,14 @@ fn group_field(group: Group, stream: Option<&mut StreamState>, part: &[u8]) -> O
         Group::Destination => address_field(DOWNSTREAM_LOCAL, part),
         Group::Upstream if stream.upstream_selected => match part {
             b"local_address" => text(UPSTREAM_LOCAL),
-            b"locality" => Some(Value::EmptyMessage(&[])),
+            b"locality" => Some(Value::EmptyMessage(LOCALITY)),
+            b"cx_pool_ready_duration" => Some(Value::Nanos(POOL_READY_NS)),
             b"transport_failure_reason" => text(""),
             b"request_attempt_count" => Some(Value::UInt(1)),
             b"num_endpoints" => Some(Value::UInt(1)),
             _ => address_field(UPSTREAM_REMOTE, part),
         },
         Group::Upstream => match part {
-            b"transport_failure_reason" => text(""),
             b"request_attempt_count" => Some(Value::UInt(0)),
             b"num_endpoints" => Some(Value::UInt(1)),
             _ => None,
@@ -214,12 +227,14 @@ fn group_field(group: Group, stream: Option<&mut StreamState>, part: &[u8]) -> O
             b"route_name" | b"filter_chain_name" => text(""),
             b"virtual_host_name" => text("upstream"),
             b"listener_direction" => Some(Value::Int(0)),
-            b"cluster_metadata" | b"route_metadata" | b"virtual_host_metadata"
+            b"cluster_metadata"
+            | b"route_metadata"
+            | b"virtual_host_metadata"
             | b"listener_metadata" => Some(Value::EmptyMessage(METADATA)),
             b"upstream_host_metadata" | b"upstream_host_locality_metadata"
                 if stream.upstream_selected =>
             {
-                Some(Value::EmptyMessage(METADATA))
+                Some(Value::Null)
             }
             _ => None,
         },
@@ -255,8 +270,7 @@ fn byte_count(bytes: usize) -> Value {
 }
 
 fn request_field(stream: &mut StreamState, part: &[u8]) -> Option<Value> {
-    let (received, start, duration) =
-        (stream.request_bytes, stream.start_ns, stream.duration_ns);
+    let (received, start, duration) = (stream.request_bytes, stream.start_ns, stream.duration_ns);
     let received = i64::try_from(received).unwrap_or(i64::MAX);
     let headers = attribute_headers(stream, Flow::Request);
     let header = |name: &[u8]| {
@@ -296,7 +310,8 @@ fn request_field(stream: &mut StreamState, part: &[u8]) -> Option<Value> {
 }
 
 fn response_field(stream: &mut StreamState, part: &[u8]) -> Option<Value> {
-    let (sent, code) = (stream.response_bytes, stream.response_code);
+    let (sent, code, stream_done) =
+        (stream.response_bytes, stream.response_code, stream.upstream_done);
     let details = stream.code_details.clone();
     let sent = i64::try_from(sent).unwrap_or(i64::MAX);
     let trailers = {
@@ -308,6 +323,7 @@ fn response_field(stream: &mut StreamState, part: &[u8]) -> Option<Value> {
         b"code" => code.map(|code| Value::Int(code.into())),
         b"code_details" => details.map(|details| Value::Text(details.into_bytes())),
         b"flags" => Some(Value::Int(0)),
+        b"backend_latency" if stream_done => Some(Value::Nanos(BACKEND_LATENCY_NS)),
         b"grpc_status" => {
             let status = |map: Option<&HeaderMap>| {
                 std::str::from_utf8(map?.get(b"grpc-status")?).ok()?.parse().ok()
@@ -360,6 +376,6 @@ fn serialise(value: &Value) -> HostResult<Vec<u8>> {
         }
         Value::EmptyMap => vec![0; 4],
         Value::EmptyMessage(_) => Vec::new(),
-        Value::Group(_) => return Err(Status::SerializationFailure.into()),
+        Value::Group(_) | Value::Null => return Err(Status::SerializationFailure.into()),
     })
 }

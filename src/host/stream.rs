@@ -109,10 +109,7 @@ pub fn proxy_send_local_response(
     stream.local_reply = Some(LocalReply {
         status,
         // Envoy keeps details free of white space.
-        details: details
-            .iter()
-            .map(|b| if b.is_ascii_whitespace() { b'_' } else { *b })
-            .collect(),
+        details: details.iter().map(|b| if b.is_ascii_whitespace() { b'_' } else { *b }).collect(),
         body,
         headers: pairs::decode(&headers),
         grpc_status: grpc_status.cast_signed(),

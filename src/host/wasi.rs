@@ -64,7 +64,8 @@ pub fn fd_write(
         let entry = u32::try_from(at).ok().and_then(|at| slice(memory, at, 8));
         let Some(Ok(entry)) = entry.map(<[u8; 8]>::try_from) else { return errno(FAULT) };
         let [p0, p1, p2, p3, l0, l1, l2, l3] = entry;
-        let (ptr, len) = (u32::from_le_bytes([p0, p1, p2, p3]), u32::from_le_bytes([l0, l1, l2, l3]));
+        let (ptr, len) =
+            (u32::from_le_bytes([p0, p1, p2, p3]), u32::from_le_bytes([l0, l1, l2, l3]));
         if len == 0 {
             continue;
         }
@@ -110,7 +111,13 @@ pub fn fd_fdstat_get(guest: &mut Guest<'_>, fd: u32, stat_ptr: u32) -> HostResul
 }
 
 /// `fd_seek`: Ok, with nothing written.
-pub fn fd_seek(guest: &mut Guest<'_>, _fd: u32, _offset: u64, _whence: u32, _out: u32) -> HostResult {
+pub fn fd_seek(
+    guest: &mut Guest<'_>,
+    _fd: u32,
+    _offset: u64,
+    _whence: u32,
+    _out: u32,
+) -> HostResult {
     guest.data().context_id()?;
     Ok(())
 }
@@ -220,7 +227,12 @@ pub fn args_sizes_get(guest: &mut Guest<'_>, count_ptr: u32, size_ptr: u32) -> H
 }
 
 /// `clock_time_get`: the wall clock and a monotonic one; no other.
-pub fn clock_time_get(guest: &mut Guest<'_>, id: u32, _precision: u64, time_ptr: u32) -> HostResult {
+pub fn clock_time_get(
+    guest: &mut Guest<'_>,
+    id: u32,
+    _precision: u64,
+    time_ptr: u32,
+) -> HostResult {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     let now = match id {
         0 => wall_clock_ns(),

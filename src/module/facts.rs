@@ -1,8 +1,8 @@
 //! Imports, exports, memories and sizes of a module, read in one pass without its function bodies.
 
 use wasmparser::{
-    CompositeInnerType, Encoding, ExternalKind, HeapType, AbstractHeapType, Name, NameSectionReader, BinaryReader,
-    Parser, Payload, RefType, TypeRef, ValType,
+    AbstractHeapType, BinaryReader, CompositeInnerType, Encoding, ExternalKind, HeapType, Parser,
+    Payload, RefType, TypeRef, ValType,
 };
 
 use crate::abi::{FuncType, ValueType};
@@ -96,16 +96,10 @@ pub struct Facts {
     pub functions: u32,
     /// Bytes of the code section: what compile time goes with.
     pub code_bytes: u64,
-    /// Bytes of custom sections: what it does not go with.
-    pub custom_bytes: u64,
     /// Names of the custom sections in order.
     pub custom_sections: Vec<String>,
-    /// Whether there is a start section.
-    pub start_section: bool,
     /// `producers`: language, processed-by and SDK entries as `(field, name, version)`.
     pub producers: Vec<(String, String, String)>,
-    /// The module's own name in its `name` section.
-    pub module_name: Option<String>,
 }
 
 /// Why the sections cannot be read.
@@ -216,11 +210,7 @@ pub fn parse(bytes: &[u8]) -> Result<Facts, ParseError> {
     }
 }
 
-fn section(
-    payload: Payload<'_>,
-    facts: &mut Facts,
-    types: &mut Types,
-) -> Result<(), ParseError> {
+fn section(payload: Payload<'_>, facts: &mut Facts, types: &mut Types) -> Result<(), ParseError> {
     match payload {
         Payload::TypeSection(reader) => {
             for group in reader {
@@ -304,28 +294,20 @@ fn section(
                             .map_or(ValueType::FuncRef, |table| table.element),
                     ),
                     ExternalKind::Global => ExternKind::Global(
-                        types
-                            .globals
-                            .get(export.index as usize)
-                            .copied()
-                            .unwrap_or(ValueType::I32),
+                        types.globals.get(export.index as usize).copied().unwrap_or(ValueType::I32),
                     ),
                     ExternalKind::Tag => ExternKind::Tag,
                 };
                 facts.exports.push(Export { name: export.name.to_owned(), kind });
             }
         }
-        Payload::StartSection { .. } => facts.start_section = true,
         Payload::CustomSection(reader) => {
-            facts.custom_bytes += reader.data().len() as u64;
             // A module may hold any number of custom sections; the first are enough for a report.
             if facts.custom_sections.len() < 64 {
                 facts.custom_sections.push(reader.name().to_owned());
             }
-            match reader.name() {
-                "producers" => facts.producers = producers(&reader),
-                "name" => facts.module_name = module_name(&reader),
-                _ => {}
+            if reader.name() == "producers" {
+                facts.producers = producers(&reader);
             }
         }
         _ => {}
@@ -344,14 +326,6 @@ fn producers(section: &wasmparser::CustomSectionReader<'_>) -> Vec<(String, Stri
         }
     }
     all
-}
-
-fn module_name(section: &wasmparser::CustomSectionReader<'_>) -> Option<String> {
-    let reader = BinaryReader::new(section.data(), section.data_offset());
-    NameSectionReader::new(reader).into_iter().map_while(Result::ok).find_map(|name| match name {
-        Name::Module { name, .. } => Some(name.to_owned()),
-        _ => None,
-    })
 }
 
 fn memory_facts(ty: &wasmparser::MemoryType) -> MemoryFacts {

@@ -23,9 +23,10 @@ pub fn origin(facts: &Facts) -> Origin {
     let exports = |name: &str| facts.exports.iter().any(|export| export.name == name);
     let imports = |name: &str| facts.imports.iter().any(|import| import.name == name);
     let imports_from = |prefix: &str| {
-        facts.imports.iter().any(|import| {
-            import.module.starts_with(prefix) || import.name.starts_with(prefix)
-        })
+        facts
+            .imports
+            .iter()
+            .any(|import| import.module.starts_with(prefix) || import.name.starts_with(prefix))
     };
 
     let rustc = producer("processed-by", "rustc");
@@ -65,7 +66,8 @@ pub fn origin(facts: &Facts) -> Origin {
     if let Some(zig) = producer("processed-by", "Zig") {
         return Origin { language: Some("Zig"), toolchain: Some(zig) };
     }
-    if producer("language", "C_plus_plus").is_some() || producer("language", "C_plus_plus_14").is_some()
+    if producer("language", "C_plus_plus").is_some()
+        || producer("language", "C_plus_plus_14").is_some()
     {
         return Origin { language: Some("C++"), toolchain: clang };
     }
@@ -78,8 +80,9 @@ pub fn origin(facts: &Facts) -> Origin {
 /// What a foreign import says about how a module was built, and what to do about it.
 pub fn import_advice(module: &str, name: &str, kind: &ImportKind) -> Option<&'static str> {
     if !matches!(kind, ImportKind::Func(_)) {
-        return matches!(kind, ImportKind::Global(_))
-            .then_some("Envoy offers no globals: build without dynamic linking or `--import-*` flags");
+        return matches!(kind, ImportKind::Global(_)).then_some(
+            "Envoy offers no globals: build without dynamic linking or `--import-*` flags",
+        );
     }
     Some(match (module, name) {
         ("env", "abort") => {
@@ -100,7 +103,12 @@ pub fn import_advice(module: &str, name: &str, kind: &ImportKind) -> Option<&'st
         ("env", "HaveOffsetConverter") => {
             "an emscripten JavaScript helper: link with `-s STANDALONE_WASM=1` and without `-g`, or define it in the module"
         }
-        ("env", name) if name.starts_with("emscripten_") || name.starts_with("invoke_") || name.starts_with("__cxa_") || name.starts_with("_emscripten_") => {
+        ("env", name)
+            if name.starts_with("emscripten_")
+                || name.starts_with("invoke_")
+                || name.starts_with("__cxa_")
+                || name.starts_with("_emscripten_") =>
+        {
             "emscripten's JavaScript runtime: link with `-s STANDALONE_WASM=1` (and `-fno-exceptions`)"
         }
         ("env", name) if name.starts_with("__syscall") => {

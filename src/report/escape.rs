@@ -42,9 +42,8 @@ fn is_command_at_start(text: &str) -> bool {
 
 /// `text` for a place within one line of a terminal or log.
 pub fn escape(text: &str) -> Cow<'_, str> {
-    let harmless = !text.chars().any(is_deceptive)
-        && !text.contains("##")
-        && !is_command_at_start(text);
+    let harmless =
+        !text.chars().any(is_deceptive) && !text.contains("##") && !is_command_at_start(text);
     if harmless {
         return Cow::Borrowed(text);
     }

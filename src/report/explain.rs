@@ -19,120 +19,196 @@ pub fn rule(rule: Rule) -> String {
 
 fn words(rule: Rule) -> &'static str {
     match rule {
-        Rule::ImageNotFound => "\
+        Rule::ImageNotFound => {
+            "\
 There is no such file, or the registry has no such image, or does not show it without credentials.
-This says nothing of the image: the verdict is undecided. Check the name, the tag and the login.",
-        Rule::ImageUnauthorized => "\
+This says nothing of the image: the verdict is undecided. Check the name, the tag and the login."
+        }
+        Rule::ImageUnauthorized => {
+            "\
 The registry wants other credentials. They are taken from the docker config or podman's auth file.
-Many registries answer this way for images that do not exist. Run `docker login HOST`.",
-        Rule::ImageUnreachable => "\
+Many registries answer this way for images that do not exist. Run `docker login HOST`."
+        }
+        Rule::ImageUnreachable => {
+            "\
 The registry did not answer in time, or with an error of its own, or the file cannot be read. The
-verdict is undecided: try again, or allow more time with --timeout.",
-        Rule::ImageDigestMismatch => "\
+verdict is undecided: try again, or allow more time with --timeout."
+        }
+        Rule::ImageDigestMismatch => {
+            "\
 The bytes are not those that the digest in the reference or the manifest names. Never use such an
-image: it was cut or changed on its way. Push it again and pin the digest that the push prints.",
-        Rule::ImageTooLarge => "\
+image: it was cut or changed on its way. Push it again and pin the digest that the push prints."
+        }
+        Rule::ImageTooLarge => {
+            "\
 Istio refuses modules over 256 MiB, and filtergate does so by default. Strip debug information
-(`wasm-opt --strip-debug`), or raise the limit with --max-module-size.",
-        Rule::ImageInvalid => "\
+(`wasm-opt --strip-debug`), or raise the limit with --max-module-size."
+        }
+        Rule::ImageInvalid => {
+            "\
 The manifest, a layer or the layout is broken or is something else. The message names the part. An
-image that every consumer takes is made with `FROM scratch` and `COPY plugin.wasm /`.",
-        Rule::ImageShape => "\
+image that every consumer takes is made with `FROM scratch` and `COPY plugin.wasm /`."
+        }
+        Rule::ImageShape => {
+            "\
 Istio, Envoy Gateway and other consumers each take some layouts of an image and refuse others. The
-message says who refuses this one and why.",
-        Rule::ConfigMissing => "\
+message says who refuses this one and why."
+        }
+        Rule::ConfigMissing => {
+            "\
 The image has no runtime configuration, which names the type, the ABI versions and the root_ids.
 Envoy does not need it, so that this is a note; without it, only the empty root_id is exercised
-unless --root-id names others.",
-        Rule::ConfigInvalid => "\
-The runtime configuration is no JSON object, or fields of it are of the wrong type.",
-        Rule::ConfigType => "\
+unless --root-id names others."
+        }
+        Rule::ConfigInvalid => {
+            "\
+The runtime configuration is no JSON object, or fields of it are of the wrong type."
+        }
+        Rule::ConfigType => {
+            "\
 The runtime configuration says that the module is for another runtime than `envoy_proxy`, for
-example `opa`. It is probably another image than the one that was meant.",
-        Rule::ConfigRootIds => "\
-The runtime configuration names no root_id, or not the way the specification writes it.",
-        Rule::ConfigAbiVersion => "\
+example `opa`. It is probably another image than the one that was meant."
+        }
+        Rule::ConfigRootIds => {
+            "\
+The runtime configuration names no root_id, or not the way the specification writes it."
+        }
+        Rule::ConfigAbiVersion => {
+            "\
 The image declares an ABI version that is unknown, that no current proxy loads, or that the module
-is not: its marker and imports tell another. Declare `v0.2.1` for a module of a current SDK.",
-        Rule::ModuleInvalid => "\
+is not: its marker and imports tell another. Declare `v0.2.1` for a module of a current SDK."
+        }
+        Rule::ModuleInvalid => {
+            "\
 The bytes are no wasm module, or one that is cut off, or one that fails validation. Compare size and
-digest with the output of the build. Envoy wants the compiled module, not text and not an archive.",
-        Rule::ModuleFeature => "\
+digest with the output of the build. Envoy wants the compiled module, not text and not an archive."
+        }
+        Rule::ModuleFeature => {
+            "\
 The module uses a wasm proposal that is off in Envoy's engine; as a warning: one that no compiler of
 filtergate has, so that the module was checked without being run. Turn the proposal off in the
-compiler (rustc: -C target-feature=-NAME, clang: -mno-NAME).",
-        Rule::AbiMarker => "\
+compiler (rustc: -C target-feature=-NAME, clang: -mno-NAME)."
+        }
+        Rule::AbiMarker => {
+            "\
 Envoy tells the ABI by an export called proxy_abi_version_0_1_0, _0_2_0 or _0_2_1. Without one of
 them it refuses the module. SDKs export it; check that the linker keeps it, and that this is a
-Proxy-Wasm filter and no component.",
-        Rule::LinkMissingImport => "\
+Proxy-Wasm filter and no component."
+        }
+        Rule::LinkMissingImport => {
+            "\
 The module imports a function that this release of Envoy does not have for modules of this ABI.
 Envoy stops at the first; filtergate lists all. The help line says which toolchain, SDK or release
-brings or has the function. `--target` checks against another release.",
-        Rule::LinkImportType => "\
+brings or has the function. `--target` checks against another release."
+        }
+        Rule::LinkImportType => {
+            "\
 Envoy has the function with other parameters or results. Usually the module mixes versions of an
-SDK, or declares the import by hand.",
-        Rule::LinkExportType => "\
+SDK, or declares the import by hand."
+        }
+        Rule::LinkExportType => {
+            "\
 A callback or allocator is exported with other parameters or results than this ABI has. Usually the
 marker and the callbacks are from two versions of an SDK. ABI 0.1.0 has two parameters in
-proxy_on_request_headers and its like, 0.2.0 and later have three.",
-        Rule::LinkAllocator => "\
+proxy_on_request_headers and its like, 0.2.0 and later have three."
+        }
+        Rule::LinkAllocator => {
+            "\
 Envoy hands data to a module in memory that it gets from `proxy_on_memory_allocate` or `malloc`. One
-of them must be exported. C++: -Wl,--export=malloc.",
-        Rule::LoadInstantiate => "\
+of them must be exported. C++: -Wl,--export=malloc."
+        }
+        Rule::LoadInstantiate => {
+            "\
 The engine cannot make an instance: the memory is over 1 GiB, a data or element segment lies outside
-of its memory or table, or the start section trapped.",
-        Rule::LoadStartTrap => "\
+of its memory or table, or the start section trapped."
+        }
+        Rule::LoadStartTrap => {
+            "\
 `_initialize`, `_start` or `main` trapped. Before proxy_on_vm_start a module may only log, read the
-clock and the environment and the like; any other host function traps there.",
-        Rule::RootContextTrap => "\
+clock and the environment and the like; any other host function traps there."
+        }
+        Rule::RootContextTrap => {
+            "\
 proxy_on_context_create trapped for the root context. Envoy still accepts the configuration where
-proxy_on_vm_start succeeds, and then answers every request with 503.",
-        Rule::RootVmStartFalse => "\
+proxy_on_vm_start succeeds, and then answers every request with 503."
+        }
+        Rule::RootVmStartFalse => {
+            "\
 proxy_on_vm_start returned false: the module refuses its VM configuration. Its log lines say why.
-Pass what it needs with --vm-config.",
-        Rule::RootVmStartTrap => "\
-proxy_on_vm_start trapped. The log lines before it and the backtrace say where.",
-        Rule::RootConfigureFalse => "\
+Pass what it needs with --vm-config."
+        }
+        Rule::RootVmStartTrap => {
+            "\
+proxy_on_vm_start trapped. The log lines before it and the backtrace say where."
+        }
+        Rule::RootConfigureFalse => {
+            "\
 proxy_on_configure returned false: the module refuses its configuration. Its log lines say why. Pass
-what it needs with --config.",
-        Rule::RootConfigureTrap => "\
-proxy_on_configure trapped, often because it expects a configuration: pass one with --config.",
-        Rule::RootUnknownId => "\
+what it needs with --config."
+        }
+        Rule::RootConfigureTrap => {
+            "\
+proxy_on_configure trapped, often because it expects a configuration: pass one with --config."
+        }
+        Rule::RootUnknownId => {
+            "\
 A control: the image is also loaded under a root_id that it cannot know, and under the empty one. A
-module that accepts any name will not notice a wrong root_id in the proxy's configuration.",
-        Rule::RootNotDistinguished => "\
-The module never reads `plugin_root_id`, so that a root_id makes no difference to it.",
-        Rule::RootWorkerDiffers => "\
+module that accepts any name will not notice a wrong root_id in the proxy's configuration."
+        }
+        Rule::RootNotDistinguished => {
+            "\
+The module never reads `plugin_root_id`, so that a root_id makes no difference to it."
+        }
+        Rule::RootWorkerDiffers => {
+            "\
 Envoy makes one instance for the check of a configuration and one for each worker thread. The first
-loaded here and the second did not: start and configure must give the same answer every time.",
-        Rule::RootNotExercised => "\
+loaded here and the second did not: start and configure must give the same answer every time."
+        }
+        Rule::RootNotExercised => {
+            "\
 The image declares more root_ids than are exercised, or the time was used up before the last one.
-Name those that matter with --root-id, or raise --budget.",
-        Rule::RunTrap => "\
+Name those that matter with --root-id, or raise --budget."
+        }
+        Rule::RunTrap => {
+            "\
 A callback trapped while a request was served, or at its end. Envoy answers that request and every
-later one on the same worker thread with 503 (fail closed), or passes the filter by (fail open).",
-        Rule::RunTimeout => "\
+later one on the same worker thread with 503 (fail closed), or passes the filter by (fail open)."
+        }
+        Rule::RunTimeout => {
+            "\
 A callback ran longer than --callback-timeout. Envoy has no limit: the worker thread would hang,
-with all connections on it.",
-        Rule::RunStalled => "\
+with all connections on it."
+        }
+        Rule::RunStalled => {
+            "\
 The filter paused the stream, and nothing is under way that would resume it. The client would wait
-until a time-out. Resume the stream, answer it, or return Continue.",
-        Rule::RunProtocol => "\
-The module did what makes no sense to the proxy, such as a second local reply for one stream.",
-        Rule::HazardCrashesEnvoy => "\
+until a time-out. Resume the stream, answer it, or return Continue."
+        }
+        Rule::RunProtocol => {
+            "\
+The module did what makes no sense to the proxy, such as a second local reply for one stream."
+        }
+        Rule::HazardCrashesEnvoy => {
+            "\
 Envoy does not reject this module: the whole process dies, with every other listener and route in
-it. Never roll it out.",
-        Rule::HazardHangsEnvoy => "\
+it. Never roll it out."
+        }
+        Rule::HazardHangsEnvoy => {
+            "\
 Envoy does not reject this module: the main thread never comes back from loading it, so that Envoy
-does not become ready or takes no more configuration. Never roll it out.",
-        Rule::HostNotModelled => "\
+does not become ready or takes no more configuration. Never roll it out."
+        }
+        Rule::HostNotModelled => {
+            "\
 The module made calls that need something outside of the proxy: an HTTP or gRPC service, a resolver,
 a foreign function. They were answered as Envoy does when it is not configured. What the module does
-with an answer is not covered by the verdict.",
-        Rule::LimitReached => "\
+with an answer is not covered by the verdict."
+        }
+        Rule::LimitReached => {
+            "\
 A limit that keeps filtergate itself safe was reached, so that the module was not judged to the end.
-It says nothing of what Envoy would do.",
+It says nothing of what Envoy would do."
+        }
         #[allow(unreachable_patterns, reason = "a rule may be added before its words are")]
         _ => "",
     }

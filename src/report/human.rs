@@ -51,15 +51,12 @@ pub fn render(verdict: &Verdict, detail: Detail, colour: bool) -> String {
 /// A line about several images.
 pub fn tally(outcomes: &[Outcome]) -> String {
     let count = |outcome| outcomes.iter().filter(|other| **other == outcome).count();
-    let parts: Vec<_> = [
-        (Outcome::Pass, "passed"),
-        (Outcome::Fail, "failed"),
-        (Outcome::Undecided, "undecided"),
-    ]
-    .into_iter()
-    .filter(|(outcome, _)| count(*outcome) > 0)
-    .map(|(outcome, word)| format!("{} {word}", count(outcome)))
-    .collect();
+    let parts: Vec<_> =
+        [(Outcome::Pass, "passed"), (Outcome::Fail, "failed"), (Outcome::Undecided, "undecided")]
+            .into_iter()
+            .filter(|(outcome, _)| count(*outcome) > 0)
+            .map(|(outcome, word)| format!("{} {word}", count(outcome)))
+            .collect();
     format!("{}: {}\n", units::count(outcomes.len(), "image"), parts.join(", "))
 }
 
@@ -130,6 +127,11 @@ impl Page {
         if let Some(line) = load_line(verdict) {
             self.stage("load", &line);
         }
+        // Each root's instance starts as the base VM did, and logs the same.
+        let told_by_roots = verdict.roots.iter().any(|root| root.accepted || !root.logs.is_empty());
+        if !told_by_roots || self.detail == Detail::Everything {
+            self.logs(&verdict.base_logs.iter().collect::<Vec<_>>());
+        }
         for root in &verdict.roots {
             self.root(root);
         }
@@ -151,6 +153,10 @@ impl Page {
         self.end();
         let exchanges = root.exchanges.iter().flat_map(|exchange| &exchange.logs);
         let lines: Vec<_> = root.logs.iter().chain(exchanges).collect();
+        self.logs(&lines);
+    }
+
+    fn logs(&mut self, lines: &[&LogLine]) {
         let shown = match self.detail {
             Detail::Everything => lines.len(),
             _ => lines.len().min(MAX_LOG_LINES),
@@ -316,11 +322,8 @@ fn first_reason(verdict: &Verdict) -> Option<&Finding> {
 fn summary(verdict: &Verdict) -> String {
     let roots = verdict.roots.len();
     let exchanges: usize = verdict.roots.iter().map(|root| root.exchanges.len()).sum();
-    let mut text = format!(
-        ": {} and {}",
-        units::count(roots, "root_id"),
-        units::count(exchanges, "exchange")
-    );
+    let mut text =
+        format!(": {} and {}", units::count(roots, "root_id"), units::count(exchanges, "exchange"));
     let warnings =
         verdict.findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
     if warnings > 0 {
@@ -345,7 +348,8 @@ fn config_line(image: &ImageFacts) -> Option<String> {
     let Some(config) = &image.runtime_config else {
         return image.manifest_digest.is_some().then(|| "none".to_owned());
     };
-    let list = |items: &[String]| items.iter().map(|item| quote(item)).collect::<Vec<_>>().join(", ");
+    let list =
+        |items: &[String]| items.iter().map(|item| quote(item)).collect::<Vec<_>>().join(", ");
     let or_none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
     Some(format!(
         "type {}, ABI versions {}, root_ids {}",
@@ -395,7 +399,9 @@ fn link_line(module: &ModuleFacts, verdict: &Verdict) -> Option<String> {
     let target = &verdict.target;
     let imports = units::count(functions, "imported function");
     Some(match (missing, mistyped) {
-        (0, 0) => format!("{imports}, {target} has {}", if functions == 1 { "it" } else { "them all" }),
+        (0, 0) => {
+            format!("{imports}, {target} has {}", if functions == 1 { "it" } else { "them all" })
+        }
         (missing, 0) => format!("{imports}, {missing} not in {target}"),
         (0, mistyped) => format!("{imports}, {mistyped} of another type in {target}"),
         (missing, mistyped) => {
@@ -447,10 +453,107 @@ fn time_line(phases: &PhaseClock, detail: Detail) -> Option<String> {
     if parts.is_empty() {
         return None;
     }
-    Some(format!(
-        "{} in all, {} of CPU: {}",
-        units::time(wall),
-        units::time(cpu),
-        parts.join(", ")
-    ))
+    Some(format!("{} in all, {} of CPU: {}", units::time(wall), units::time(cpu), parts.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::{
+        exercise::{ExchangeResult, RootRun},
+        image::ImageError,
+        report::escape::is_deceptive,
+        target::Target,
+        verdict::ModuleFacts,
+    };
+
+    use super::*;
+
+    fn line(message: &str) -> LogLine {
+        LogLine { level: LogLevel::Warn, message: message.to_owned() }
+    }
+
+    /// A verdict with `text` wherever a module, image or registry could have put it.
+    fn verdict(text: &str) -> Verdict {
+        let error = ImageError::FileNotFound { path: text.into() };
+        let mut verdict = Verdict::of_image_error(text, &Target::default(), &error);
+        verdict.image = Some(ImageFacts {
+            named_digest: None,
+            manifest_digest: Some(text.to_owned()),
+            shape: "file",
+            runtime_config: Some(crate::image::RuntimeConfig {
+                r#type: Some(text.to_owned()),
+                abi_versions: vec![text.to_owned()],
+                root_ids: vec![text.to_owned()],
+                raw: serde_json::Value::Null,
+            }),
+        });
+        verdict.module = Some(ModuleFacts {
+            sha256: text.to_owned(),
+            size: 1,
+            abi: Some("0.2.1"),
+            language: None,
+            toolchain: Some(text.to_owned()),
+            imports: Vec::new(),
+            exports: Vec::new(),
+            functions: 1,
+            code_bytes: 1,
+            initial_pages: None,
+        });
+        verdict.base_logs = vec![line(text)];
+        verdict.findings.push(
+            Finding::error(Rule::RunTrap, text)
+                .envoy(text)
+                .help(text)
+                .evidence([text.to_owned()])
+                .root(text),
+        );
+        verdict.roots = vec![RootRun {
+            root_id: text.to_owned(),
+            logs: vec![line(text)],
+            exchanges: vec![ExchangeResult { name: text.to_owned(), ..ExchangeResult::default() }],
+            ..RootRun::default()
+        }];
+        verdict.conclude();
+        verdict
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_has_an_effect(text in "(\\PC|\\pC|##\\[|::|\r|\n|\u{1b}\\[|\u{202e}){0,12}") {
+            let verdict = verdict(&text);
+            for detail in [Detail::VerdictOnly, Detail::Normal, Detail::Everything] {
+                let plain = render(&verdict, detail, false);
+                for line in plain.lines() {
+                    prop_assert!(!line.chars().any(is_deceptive), "{line:?}");
+                    prop_assert!(!line.contains("##["), "{line:?}");
+                    prop_assert!(!line.trim_start().starts_with("::"), "{line:?}");
+                }
+                // A line more would be one that the text made.
+                prop_assert_eq!(plain.lines().count(), render(&self::verdict("x"), detail, false).lines().count());
+            }
+        }
+    }
+
+    #[test]
+    fn colour_adds_nothing_but_styles() {
+        let verdict = verdict("text");
+        let mut coloured = render(&verdict, Detail::Everything, true);
+        while let Some(start) = coloured.find('\u{1b}') {
+            let end = start + coloured[start..].find('m').unwrap();
+            coloured.replace_range(start..=end, "");
+        }
+        assert_eq!(coloured, render(&verdict, Detail::Everything, false));
+    }
+
+    #[test]
+    fn the_first_reason_of_an_undecided_verdict_is_what_left_it_open() {
+        let error = ImageError::FileNotFound { path: "x".into() };
+        let mut verdict = Verdict::of_image_error("x", &Target::default(), &error);
+        verdict.findings.push(Finding::warning(Rule::LimitReached, "too much"));
+        verdict.conclude();
+        let text = render(&verdict, Detail::VerdictOnly, false);
+        assert_eq!(text, "UNDECIDED x envoy:1.40: limit/reached: too much\n");
+    }
 }

@@ -66,6 +66,7 @@ struct Report<'a> {
     image: Option<ImageJson<'a>>,
     module: Option<ModuleJson<'a>>,
     findings: Vec<FindingJson<'a>>,
+    base_logs: Vec<LogJson<'a>>,
     roots: Vec<RootJson<'a>>,
     load: Load,
 }
@@ -83,6 +84,7 @@ impl<'a> Report<'a> {
             image: verdict.image.as_ref().map(ImageJson::of),
             module: verdict.module.as_ref().map(ModuleJson::of),
             findings: verdict.findings.iter().map(FindingJson::of).collect(),
+            base_logs: logs(&verdict.base_logs),
             roots: verdict.roots.iter().map(RootJson::of).collect(),
             load: Load::of(&verdict.phases),
         }

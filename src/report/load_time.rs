@@ -53,14 +53,20 @@ pub fn render_human(load: &LoadTime<'_>) -> String {
         load.warmup,
         load.compiler,
     );
-    out.push_str(&row("", ["wall median", "MAD", "min", "CPU median", "MAD", "min"].map(String::from)));
+    out.push_str(&row(
+        "",
+        ["wall median", "MAD", "min", "CPU median", "MAD", "min"].map(String::from),
+    ));
     for (phase, series) in load.samples.phases() {
         out.push_str(&series_row(phase.as_str(), series));
     }
     out.push_str(&series_row("total", load.samples.total()));
     let mut remarks = load.samples.warnings();
     if load.fetched_once {
-        remarks.push("fetch and verify were measured once, over the network, and are not in the total".to_owned());
+        remarks.push(
+            "fetch and verify were measured once, over the network, and are not in the total"
+                .to_owned(),
+        );
     }
     if !remarks.is_empty() {
         out.push('\n');
@@ -97,11 +103,7 @@ pub fn render_json(load: &LoadTime<'_>) -> String {
         schema: SCHEMA,
         reference: load.reference,
         target: load.target.to_string(),
-        module: ModuleJson {
-            sha256: load.sha256,
-            size: load.size,
-            code_bytes: load.code_bytes,
-        },
+        module: ModuleJson { sha256: load.sha256, size: load.size, code_bytes: load.code_bytes },
         root_id: load.root_id,
         compiler: load.compiler.as_str(),
         warmup: load.warmup,

@@ -2,7 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::abi::{AbiVersion, Callback, FuncType, HOST_FUNCTIONS, HostFunction, find_host_function};
+use crate::abi::{
+    AbiVersion, Callback, FuncType, HOST_FUNCTIONS, HostFunction, find_host_function,
+};
 
 /// The oldest Envoy release that can be named: the first on V8 10, which reports only the first
 /// missing import, and the oldest whose import set is in the tables without a gap.
@@ -83,13 +85,7 @@ impl Target {
 
     /// What this release links for `module.name` when a module of ABI `abi` asks for it with
     /// type `ty`.
-    pub fn import(
-        &self,
-        abi: AbiVersion,
-        module: &str,
-        name: &str,
-        ty: &FuncType,
-    ) -> ImportAnswer {
+    pub fn import(&self, abi: AbiVersion, module: &str, name: &str, ty: &FuncType) -> ImportAnswer {
         match find_host_function(module, name) {
             Some((index, function)) if self.links(function, abi) => {
                 let host_type = function.func_type();

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use wasmtime::{Collector, Config, Engine as WasmtimeEngine, OptLevel, RegallocAlgorithm, Strategy};
+use wasmtime::{
+    Collector, Config, Engine as WasmtimeEngine, OptLevel, RegallocAlgorithm, Strategy,
+};
 
 use crate::module::{Engine, engine_features};
 

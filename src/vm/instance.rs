@@ -1,15 +1,15 @@
 //! One run of a module.
 
-use std::time::Duration;
-
-use wasmtime::{Extern, Instance as WasmtimeInstance, Module, Store, TypedFunc, WasmParams, WasmResults};
+use wasmtime::{
+    Extern, Instance as WasmtimeInstance, Module, Store, TypedFunc, WasmParams, WasmResults,
+};
 
 use crate::{
     abi::{ALLOCATORS, AbiVersion},
     host::{Context, ContextKind, Deferred, GuestMemory, HostState, Phase, VmFailure},
 };
 
-use super::{ticker::TICK, trap::Trap};
+use super::trap::Trap;
 
 /// The callbacks that a module exports, with the types that its ABI gives them.
 #[allow(missing_docs, reason = "the names are the ABI's own, less `proxy_`")]
@@ -77,7 +77,9 @@ impl Instance {
         for export in module.exports() {
             match instance.get_export(&mut store, export.name()) {
                 Some(Extern::Memory(exported)) => memory = Some(GuestMemory::Plain(exported)),
-                Some(Extern::SharedMemory(exported)) => memory = Some(GuestMemory::Shared(exported)),
+                Some(Extern::SharedMemory(exported)) => {
+                    memory = Some(GuestMemory::Shared(exported))
+                }
                 _ => {}
             }
         }
@@ -186,11 +188,6 @@ impl Instance {
             NewContext::Stream(root) => Context::new(ContextKind::Stream, root),
         };
         self.state_mut().add_context(context)
-    }
-
-    /// The time that one callback may take, as it is kept.
-    pub fn timeout(&self) -> Duration {
-        TICK * u32::try_from(self.timeout_ticks.saturating_sub(1)).unwrap_or(u32::MAX)
     }
 }
 

@@ -125,15 +125,15 @@ impl Template {
             }
             (Compiler::CraneliftFast, compile(Compiler::CraneliftFast))
         });
-        let (engine, module) = compiled.map_err(|error| {
-            match module::validate(bytes, module::Engine::EnvoyV8) {
+        let (engine, module) =
+            compiled.map_err(|error| match module::validate(bytes, module::Engine::EnvoyV8) {
                 Err(invalid) => CompileError::Invalid(invalid),
                 Ok(()) => CompileError::Unsupported(format!("{error:#}")),
-            }
-        })?;
+            })?;
         clock.measure(Phase::Link, || {
-            let ticker = Ticker::start(&engine)
-                .map_err(|error| CompileError::Machine(format!("no thread for time limits: {error}")))?;
+            let ticker = Ticker::start(&engine).map_err(|error| {
+                CompileError::Machine(format!("no thread for time limits: {error}"))
+            })?;
             let mut linker = Linker::new(&engine);
             define_imports(&mut linker, &facts).map_err(machine)?;
             let only_functions =
@@ -208,9 +208,13 @@ impl Template {
                 .and_then(|linker| linker.instantiate(&mut store, &self.module)),
         };
         match instantiated {
-            Ok(instance) => {
-                Ok(Instance::new(store, instance, &self.module, imported_memory, self.timeout_ticks))
-            }
+            Ok(instance) => Ok(Instance::new(
+                store,
+                instance,
+                &self.module,
+                imported_memory,
+                self.timeout_ticks,
+            )),
             Err(error) => Err(Box::new(instantiate_error(&error, store.data()))),
         }
     }
@@ -225,11 +229,6 @@ impl Template {
         let mut linker = self.linker.clone();
         for import in self.module.imports() {
             match import.ty() {
-                wasmtime::ExternType::Memory(ty) if ty.is_shared() => {
-                    let made = wasmtime::SharedMemory::new(self.engine(), ty)?;
-                    linker.define(&mut *store, import.module(), import.name(), made.clone())?;
-                    *memory = Some(GuestMemory::Shared(made));
-                }
                 wasmtime::ExternType::Memory(ty) => {
                     let made = wasmtime::Memory::new(&mut *store, ty)?;
                     linker.define(&mut *store, import.module(), import.name(), made)?;

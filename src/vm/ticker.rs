@@ -26,20 +26,21 @@ impl Ticker {
     pub fn start(engine: &Engine) -> std::io::Result<Self> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let (engine, signal) = (engine.weak(), Arc::clone(&stop));
-        let thread = std::thread::Builder::new().name("filtergate-epoch".to_owned()).spawn(move || {
-            let (stopped, condvar) = &*signal;
-            let mut stopped = stopped.lock().unwrap_or_else(PoisonError::into_inner);
-            while !*stopped {
-                stopped = condvar
-                    .wait_timeout(stopped, TICK)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
-                match engine.upgrade() {
-                    Some(engine) => engine.increment_epoch(),
-                    None => break,
+        let thread =
+            std::thread::Builder::new().name("filtergate-epoch".to_owned()).spawn(move || {
+                let (stopped, condvar) = &*signal;
+                let mut stopped = stopped.lock().unwrap_or_else(PoisonError::into_inner);
+                while !*stopped {
+                    stopped = condvar
+                        .wait_timeout(stopped, TICK)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
+                    match engine.upgrade() {
+                        Some(engine) => engine.increment_epoch(),
+                        None => break,
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Self { stop, thread: Some(thread) })
     }
 

@@ -90,7 +90,8 @@ impl Trap {
 
 fn frame(frame: &wasmtime::FrameInfo) -> String {
     let offset = frame.module_offset().unwrap_or_default();
-    let name = frame.symbols().first().and_then(|symbol| symbol.name()).or_else(|| frame.func_name());
+    let name =
+        frame.symbols().first().and_then(|symbol| symbol.name()).or_else(|| frame.func_name());
     match name {
         Some(name) => format!("{offset:#x} - {name}"),
         None => format!("{offset:#x} - unknown(function index:{})", frame.func_index()),
@@ -108,7 +109,9 @@ fn v8_text(error: &wasmtime::Error) -> String {
         };
     };
     let text = match trap {
-        T::StackOverflow => return "Uncaught RangeError: Maximum call stack size exceeded".to_owned(),
+        T::StackOverflow => {
+            return "Uncaught RangeError: Maximum call stack size exceeded".to_owned();
+        }
         T::UnreachableCodeReached => "unreachable",
         T::MemoryOutOfBounds => "memory access out of bounds",
         T::HeapMisaligned => "operation does not support unaligned accesses",

@@ -107,7 +107,8 @@ fn differences(case: &Recorded, verdict: &Verdict) -> Vec<String> {
         expect("statuses", format!("{:?}", statuses(verdict)), format!("{:?}", case.statuses));
     }
     if let (Some(added), true, false) = (case.probe_header_added, case.loads, failed) {
-        let upstream = verdict.roots.first().and_then(|root| root.exchanges.first()?.upstream.clone());
+        let upstream =
+            verdict.roots.first().and_then(|root| root.exchanges.first()?.upstream.clone());
         if let Some(upstream) = upstream {
             let ours = upstream.headers.iter().any(|(name, _)| name.starts_with("x-probe"));
             expect("probe header", ours.to_string(), added.to_string());
@@ -167,7 +168,11 @@ fn the_verdict_gives_the_lines_that_envoy_logs() {
         let line = line.trim_start_matches("[error] ");
         let verdict = check(&path);
         let said: Vec<_> = verdict.findings.iter().flat_map(|f| &f.envoy_messages).collect();
-        assert!(said.iter().any(|ours| *ours == line), "{}: {line:?} is not in {said:?}", case.name);
+        assert!(
+            said.iter().any(|ours| *ours == line),
+            "{}: {line:?} is not in {said:?}",
+            case.name
+        );
     }
     assert!(compared > 40, "only {compared} lines were compared");
 }

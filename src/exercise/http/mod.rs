@@ -3,12 +3,21 @@
 //! (`source/extensions/common/wasm/context.cc`).
 
 use crate::{
-    host::{BodySource, Deferred, Flow, HeaderMap, LocalReply, StreamState},
-    vm::{Instance, NewContext, Trap},
+    host::{Deferred, Flow, HeaderMap, StreamState},
+    vm::{Instance, NewContext},
 };
 
+mod callbacks;
+
+use callbacks::{DataStatus, HeadersStatus};
+
 use super::{
+    around::{
+        Reply, envoys_reply, frame_for_http1, has_body, length_mismatch, prepare,
+        refused_by_router, request_headers, status, status_code, text_pairs,
+    },
     exchange::{ClientResponse, Exchange, ExchangeResult, Message},
+    incident::Incident,
     load::Loaded,
     upstream,
 };
@@ -41,46 +50,6 @@ struct Side {
     ended: bool,
 }
 
-/// Something that went wrong while serving.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Incident {
-    /// A callback ended early.
-    Trap(Box<Trap>),
-    /// The stream is paused and nothing will resume it.
-    Stalled {
-        /// The callback that paused it.
-        paused_in: &'static str,
-    },
-    /// The module asked for more than one local reply.
-    SecondReply,
-    /// The module reset the stream.
-    Reset,
-    /// Envoy's router answered the request that left the filter itself.
-    RefusedByRouter {
-        /// With this status.
-        status: u32,
-        /// And this body; none where no route matches.
-        reason: String,
-    },
-    /// A `content-length` that is not the body's.
-    LengthMismatch(LengthMismatch),
-    /// The status of the response is none that ends a response.
-    NoFinalStatus(u32),
-    /// Envoy's codec refused the response that left the filter.
-    RefusedByCodec(String),
-}
-
-/// A `content-length` that is not the body's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LengthMismatch {
-    /// The direction.
-    pub flow: Flow,
-    /// Bytes by the header.
-    pub declared: u64,
-    /// Bytes of the body.
-    pub actual: u64,
-}
-
 /// One stream on its way.
 struct Stream<'a> {
     instance: &'a mut Instance,
@@ -99,22 +68,11 @@ struct Stream<'a> {
     incidents: Vec<Incident>,
 }
 
-/// A reply that Envoy makes itself.
-#[derive(Debug)]
-struct Reply {
-    headers: HeaderMap,
-    body: Vec<u8>,
-    details: String,
-}
-
 /// Most ticks that a paused stream is given before it counts as stalled.
 const RESUME_TICKS: u32 = 16;
 
 /// Runs one exchange on a loaded worker.
-pub fn run_exchange(
-    worker: &mut Loaded,
-    exchange: &Exchange,
-) -> (ExchangeResult, Vec<Incident>) {
+pub fn run_exchange(worker: &mut Loaded, exchange: &Exchange) -> (ExchangeResult, Vec<Incident>) {
     let root = worker.root;
     let instance = &mut worker.instance;
     let id = instance.add_context(NewContext::Stream(root));
@@ -347,7 +305,9 @@ impl Stream<'_> {
     /// the next one otherwise.
     fn continue_iteration(&mut self, flow: Flow) {
         let side = self.side(flow);
-        if side.aborted || side.ended || (side.iteration == Iteration::Continue && side.headers_continued)
+        if side.aborted
+            || side.ended
+            || (side.iteration == Iteration::Continue && side.headers_continued)
         {
             return;
         }
@@ -458,164 +418,13 @@ impl Stream<'_> {
         let frames = answer.frames.len();
         for (index, frame) in answer.frames.into_iter().enumerate() {
             let last = index + 1 == frames && answer.trailers.is_none();
+            self.state().upstream_done = last;
             self.receive_data(Flow::Response, frame, last);
         }
         if let Some(trailers) = answer.trailers {
+            self.state().upstream_done = true;
             self.receive_trailers(Flow::Response, trailers);
         }
-    }
-
-    // Callbacks.
-
-    /// Whether the callback is skipped, because its side of the stream is none of the filter's
-    /// business: the VM failed and the failure reply is on its way.
-    fn skips(&self, flow: Flow) -> bool {
-        flow == Flow::Response && self.failure_reply_sent
-    }
-
-    fn headers_callback(&mut self, flow: Flow, end: bool) -> HeadersStatus {
-        if self.skips(flow) {
-            return HeadersStatus::Continue;
-        }
-        if self.instance.is_failed() {
-            self.fail_stream();
-            return HeadersStatus::StopAll;
-        }
-        let direction = self.state().direction(flow);
-        direction.headers_visible = true;
-        direction.end_of_stream = end;
-        let count = count(direction.headers.as_ref());
-        let callbacks = self.instance.callbacks();
-        let (name, callback) = match flow {
-            Flow::Request => ("proxy_on_request_headers", callbacks.on_request_headers.clone()),
-            Flow::Response => ("proxy_on_response_headers", callbacks.on_response_headers.clone()),
-        };
-        let id = self.id;
-        let outcome = callback.map(|callback| match callback {
-            crate::vm::Headers::V0_1(f) => self.instance.call(name, &f, id, (id, count)),
-            crate::vm::Headers::V0_2(f) => {
-                self.instance.call(name, &f, id, (id, count, u32::from(end)))
-            }
-        });
-        // 1 pauses everything, since `allow_on_headers_stop_iteration` is off; 2 and 0 continue.
-        let status = match self.after_callback(name, outcome) {
-            Some(0 | 2) => HeadersStatus::Continue,
-            Some(_) | None => HeadersStatus::StopAll,
-        };
-        if status == HeadersStatus::Continue {
-            self.state().direction(flow).headers_visible = false;
-        } else {
-            self.paused_in = name;
-        }
-        status
-    }
-
-    fn data_callback(&mut self, flow: Flow, data: Vec<u8>, end: bool) -> (DataStatus, Vec<u8>) {
-        if self.skips(flow) {
-            return (DataStatus::Continue, data);
-        }
-        if self.instance.is_failed() {
-            self.fail_stream();
-            return (DataStatus::StopNoBuffer, data);
-        }
-        let direction = self.state().direction(flow);
-        direction.end_of_stream = end;
-        direction.in_last_body = end;
-        let body = &mut direction.body;
-        if body.buffering {
-            body.buffered.extend(data);
-            body.source = BodySource::Buffered;
-        } else {
-            body.frame = data;
-            body.source = BodySource::Frame;
-        }
-        let size = body.visible().map_or(0, Vec::len);
-        let size = u32::try_from(size).unwrap_or(u32::MAX);
-        let callbacks = self.instance.callbacks();
-        let (name, callback) = match flow {
-            Flow::Request => ("proxy_on_request_body", callbacks.on_request_body.clone()),
-            Flow::Response => ("proxy_on_response_body", callbacks.on_response_body.clone()),
-        };
-        let id = self.id;
-        let outcome =
-            callback.map(|f| self.instance.call(name, &f, id, (id, size, u32::from(end))));
-        let status = match self.after_callback(name, outcome) {
-            Some(0) => DataStatus::Continue,
-            Some(1) => DataStatus::StopAndBuffer,
-            Some(2) => DataStatus::StopAndWatermark,
-            Some(_) | None => DataStatus::StopNoBuffer,
-        };
-        if status != DataStatus::Continue {
-            self.paused_in = name;
-        }
-        let direction = self.state().direction(flow);
-        direction.in_last_body = false;
-        let body = &mut direction.body;
-        body.buffering = status == DataStatus::StopAndBuffer;
-        if status == DataStatus::Continue {
-            body.source = BodySource::None;
-        }
-        let data = std::mem::take(&mut body.frame);
-        if body.source == BodySource::Frame {
-            // What the module may still read of a frame that it stopped is what is held back.
-            body.source = BodySource::Buffered;
-        }
-        (status, data)
-    }
-
-    fn trailers_callback(&mut self, flow: Flow) -> bool {
-        if self.skips(flow) {
-            return true;
-        }
-        if self.instance.is_failed() {
-            self.fail_stream();
-            return false;
-        }
-        let direction = self.state().direction(flow);
-        direction.trailers_visible = true;
-        let count = count(direction.trailers.as_ref());
-        let callbacks = self.instance.callbacks();
-        let (name, callback) = match flow {
-            Flow::Request => ("proxy_on_request_trailers", callbacks.on_request_trailers.clone()),
-            Flow::Response => {
-                ("proxy_on_response_trailers", callbacks.on_response_trailers.clone())
-            }
-        };
-        let id = self.id;
-        let outcome = callback.map(|f| self.instance.call(name, &f, id, (id, count)));
-        let continues = self.after_callback(name, outcome) == Some(0);
-        if continues {
-            self.state().direction(flow).trailers_visible = false;
-        } else {
-            self.paused_in = name;
-        }
-        continues
-    }
-
-    /// Ends a callback: its result counts unless the module asked for a local reply, and what waited
-    /// for the end is done. `None` stands for "stop", 0 for an absent callback.
-    fn after_callback(
-        &mut self,
-        _name: &'static str,
-        outcome: Option<Result<u32, Box<Trap>>>,
-    ) -> Option<u32> {
-        let stopped = self.instance.state().stop_iteration;
-        let result = match outcome {
-            None => Some(0),
-            Some(Ok(result)) if !stopped => Some(result),
-            Some(Ok(_)) => None,
-            Some(Err(trap)) => {
-                self.incidents.push(Incident::Trap(trap));
-                None
-            }
-        };
-        self.in_callback = true;
-        self.run_deferred();
-        self.in_callback = false;
-        if self.instance.is_failed() {
-            self.fail_stream();
-        }
-        result
     }
 
     fn run_deferred(&mut self) {
@@ -706,36 +515,6 @@ impl Stream<'_> {
         }
     }
 
-    /// The end of the stream: access log, then done, then delete. A failed VM is not called.
-    fn finish(&mut self) {
-        let now = crate::host::wall_clock_ns().cast_signed();
-        let state = self.state();
-        state.duration_ns = Some(now.saturating_sub(state.start_ns));
-        state.ending = true;
-        let id = self.id;
-        if let Some(log) = self.instance.callbacks().on_log.clone().filter(|_| !self.instance.is_failed()) {
-            self.state().access_log = true;
-            let outcome = self.instance.call("proxy_on_log", &log, id, id);
-            self.state().access_log = false;
-            self.end_of_life_callback(outcome);
-        }
-        if let Some(done) = self.instance.callbacks().on_done.clone().filter(|_| !self.instance.is_failed()) {
-            let outcome = self.instance.call("proxy_on_done", &done, id, id).map(drop);
-            self.end_of_life_callback(outcome);
-        }
-        if let Some(delete) = self.instance.callbacks().on_delete.clone().filter(|_| !self.instance.is_failed()) {
-            let outcome = self.instance.call("proxy_on_delete", &delete, id, id);
-            self.end_of_life_callback(outcome);
-        }
-    }
-
-    fn end_of_life_callback(&mut self, outcome: Result<(), Box<Trap>>) {
-        if let Err(trap) = outcome {
-            self.incidents.push(Incident::Trap(trap));
-        }
-        self.instance.end_call();
-    }
-
     fn result(&mut self) -> ExchangeResult {
         if self.state().ignored_replies > 0 {
             self.incidents.push(Incident::SecondReply);
@@ -766,142 +545,4 @@ impl Stream<'_> {
             logs: self.instance.state_mut().logs.take(),
         }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum HeadersStatus {
-    Continue,
-    StopAll,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DataStatus {
-    Continue,
-    StopAndBuffer,
-    StopAndWatermark,
-    StopNoBuffer,
-}
-
-/// What Envoy's HTTP/1.1 codec does with the headers of a response: it frames the body itself.
-fn frame_for_http1(message: &mut Message, head: bool) {
-    message.headers.retain(|(name, _)| name != "transfer-encoding");
-    let has_length = message.headers.iter().any(|(name, _)| name == "content-length");
-    if head || !has_body(status(message)) {
-        message.body.clear();
-    } else if !has_length {
-        let framing = if message.body.is_empty() && message.trailers.is_empty() {
-            ("content-length", "0")
-        } else {
-            ("transfer-encoding", "chunked")
-        };
-        message.headers.push((framing.0.to_owned(), framing.1.to_owned()));
-    }
-}
-
-/// Whether a response of this status has a body.
-fn has_body(status: u32) -> bool {
-    status >= 200 && status != 204 && status != 304
-}
-
-/// The status of a response; 0 where it has none.
-fn status(message: &Message) -> u32 {
-    let status = message.headers.iter().find(|(name, _)| name == ":status");
-    status.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
-}
-
-fn length_mismatch(message: &Message, flow: Flow) -> Option<LengthMismatch> {
-    let (_, value) = message.headers.iter().find(|(name, _)| name == "content-length")?;
-    let (declared, actual) = (value.parse().ok()?, message.body.len() as u64);
-    (declared != actual).then_some(LengthMismatch { flow, declared, actual })
-}
-
-/// The request's headers as the filter sees them, with what Envoy adds before.
-fn request_headers(exchange: &Exchange) -> HeaderMap {
-    let request = &exchange.request;
-    let mut headers = HeaderMap::from_pairs([
-        (":authority", request.host.as_str()),
-        (":path", &request.path),
-        (":method", &request.method),
-        (":scheme", "http"),
-    ]);
-    for (name, value) in &request.headers {
-        headers.add(name.as_bytes(), value.as_bytes());
-    }
-    headers.add(b"x-forwarded-proto", b"http");
-    headers.add(b"x-request-id", b"00000000-0000-4000-8000-000000000001");
-    headers
-}
-
-/// `Utility::prepareLocalReply` (Envoy `source/common/http/utility.cc`).
-fn prepare(reply: &LocalReply) -> Reply {
-    let mut headers = HeaderMap::from_pairs([(":status", reply.status.to_string())]);
-    for (name, value) in &reply.headers {
-        headers.add(name, value);
-    }
-    if reply.body.is_empty() {
-        headers.remove(b"content-length");
-        headers.remove(b"content-type");
-    } else {
-        headers.replace(b"content-length", reply.body.len().to_string().as_bytes());
-        if headers.get(b"content-type").is_none() {
-            headers.add(b"content-type", b"text/plain");
-        }
-    }
-    Reply {
-        headers,
-        body: reply.body.clone(),
-        details: String::from_utf8_lossy(&reply.details).into_owned(),
-    }
-}
-
-/// The answer that the router gives instead of sending these request headers upstream, in Envoy's
-/// words (`HeaderUtility::checkRequiredRequestHeaders`, `checkValidRequestHeaders`).
-fn refused_by_router(headers: &HeaderMap) -> Option<(u32, String)> {
-    // A change of the headers has the route chosen anew, and routes match paths.
-    if headers.get(b":path").is_none_or(|path| path.first() != Some(&b'/')) {
-        return Some((404, String::new()));
-    }
-    if headers.get(b":method").is_none_or(<[u8]>::is_empty) {
-        return Some((503, "missing required header: :method".to_owned()));
-    }
-    let name_is_valid = |name: &[u8]| {
-        name.first() == Some(&b':')
-            || !name.is_empty()
-                && name.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
-    };
-    let value_is_valid =
-        |value: &[u8]| value.iter().all(|b| *b == b'\t' || (*b >= 0x20 && *b != 0x7f));
-    headers.iter().find_map(|(name, value)| {
-        let what = match (name_is_valid(name), value_is_valid(value)) {
-            (false, _) => "name",
-            (true, false) => "value for",
-            (true, true) => return None,
-        };
-        let name = serde_json::to_string(&String::from_utf8_lossy(name)).unwrap_or_default();
-        Some((503, format!("invalid header {what}: {}", name.trim_matches('"'))))
-    })
-}
-
-/// A reply of Envoy's own.
-fn envoys_reply(status: u32, details: &str, body: String) -> LocalReply {
-    LocalReply {
-        status,
-        details: details.as_bytes().to_vec(),
-        body: body.into_bytes(),
-        headers: Vec::new(),
-        grpc_status: -1,
-    }
-}
-
-fn status_code(value: &[u8]) -> Option<u32> {
-    std::str::from_utf8(value).ok()?.parse().ok()
-}
-
-fn count(headers: Option<&HeaderMap>) -> u32 {
-    u32::try_from(headers.map_or(0, HeaderMap::len)).unwrap_or(u32::MAX)
-}
-
-fn text_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    headers.iter().map(|(name, value)| (text(name), text(value))).collect()
 }
