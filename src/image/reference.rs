@@ -113,7 +113,7 @@ impl RegistryReference {
             })?,
         };
         // `UPPER/case` passes the parser: its first part could have been a host.
-        if inner.repository().chars().any(|c| c.is_uppercase()) {
+        if inner.repository().chars().any(char::is_uppercase) {
             return Err(syntax("the repository name must be lowercase"));
         }
         if let Some((_, port)) = inner.registry().rsplit_once(':')
