@@ -13,6 +13,7 @@
 
 pub mod abi;
 pub mod bench;
+mod cpu_time;
 pub mod cli;
 pub mod exercise;
 pub mod host;

@@ -164,9 +164,8 @@ fn a_large_file_is_not_read() {
 fn special_files_neither_hang_nor_fill_the_memory() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("fifo");
-    let name = std::ffi::CString::new(fifo.to_str().unwrap()).unwrap();
-    // SAFETY: the name is a valid C string.
-    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
     for path in ["/dev/zero", fifo.to_str().unwrap()] {
         let error = get(path).unwrap_err();
         assert_eq!((error.rule(), error.is_verdict()), ("image/invalid", false));
