@@ -37,11 +37,7 @@ pub(crate) struct Named {
 /// The name of a blob in errors and in the progress display.
 pub(crate) fn blob_name(descriptor: &Descriptor) -> String {
     match descriptor.title() {
-        Some(title) => format!(
-            "blob {} ({})",
-            descriptor.digest,
-            super::error::one_line(title)
-        ),
+        Some(title) => format!("blob {} ({})", descriptor.digest, super::error::one_line(title)),
         None => format!("blob {}", descriptor.digest),
     }
 }
@@ -137,8 +133,7 @@ impl<'a> BlobSink<'a> {
     pub(crate) fn restart(&mut self) {
         self.hasher = Hasher::new(self.descriptor.digest.algorithm());
         self.bytes.clear();
-        self.progress
-            .blob_started(self.descriptor.digest.short(), Some(self.descriptor.size));
+        self.progress.blob_started(self.descriptor.digest.short(), Some(self.descriptor.size));
     }
 
     /// The number of bytes that are still missing.
@@ -176,8 +171,7 @@ impl<'a> BlobSink<'a> {
         let hasher = &mut self.hasher;
         timed(&mut self.verify, || hasher.update(piece));
         self.bytes.extend_from_slice(piece);
-        self.progress
-            .blob_advanced(self.descriptor.digest.short(), piece.len() as u64);
+        self.progress.blob_advanced(self.descriptor.digest.short(), piece.len() as u64);
         Ok(())
     }
 
@@ -197,18 +191,12 @@ impl<'a> BlobSink<'a> {
         }
         if let Some((expected, actual)) = self.header_mismatch {
             return Err(ImageError::DigestMismatch {
-                what: format!(
-                    "the Docker-Content-Digest header of {}",
-                    blob_name(self.descriptor)
-                ),
+                what: format!("the Docker-Content-Digest header of {}", blob_name(self.descriptor)),
                 expected,
                 actual,
             });
         }
-        Ok(Blob {
-            bytes: self.bytes,
-            verify: self.verify,
-        })
+        Ok(Blob { bytes: self.bytes, verify: self.verify })
     }
 }
 
@@ -232,12 +220,7 @@ pub(crate) async fn get<C: Content>(
 pub(crate) fn list(items: impl IntoIterator<Item = String>) -> String {
     const MAX: usize = 10;
     let items: Vec<_> = items.into_iter().collect();
-    let mut text = items
-        .iter()
-        .take(MAX)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
+    let mut text = items.iter().take(MAX).cloned().collect::<Vec<_>>().join(", ");
     if items.len() > MAX {
         text.push_str(&format!(" and {} more", items.len() - MAX));
     }

@@ -47,10 +47,9 @@ impl Failure {
             E::ServerError { code, message, .. } => {
                 (meaning_of_status(code), status_text(code, &message))
             }
-            E::UnauthorizedError { .. } => (
-                Meaning::Unauthorized,
-                "the registry answered 401 Unauthorized".into(),
-            ),
+            E::UnauthorizedError { .. } => {
+                (Meaning::Unauthorized, "the registry answered 401 Unauthorized".into())
+            }
             E::AuthenticationFailure(answer) => token_failure(&answer),
             E::DigestError(DigestError::VerificationError { expected, actual }) => {
                 return Self::lasting(ImageError::DigestMismatch {
@@ -120,10 +119,7 @@ impl Failure {
     }
 
     fn lasting(error: ImageError) -> Self {
-        Self {
-            error,
-            may_pass: false,
-        }
+        Self { error, may_pass: false }
     }
 
     fn transport(error: &OciDistributionError, what: &str, reference: &RegistryReference) -> Self {
@@ -148,11 +144,7 @@ impl Failure {
             OciDistributionError::RequestError(_) | OciDistributionError::IoError(_)
         );
         Self {
-            error: ImageError::Unreachable {
-                what: what.into(),
-                reason,
-                help,
-            },
+            error: ImageError::Unreachable { what: what.into(), reason, help },
             may_pass: passes && !certificate && !not_tls,
         }
     }

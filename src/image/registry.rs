@@ -38,10 +38,7 @@ pub(crate) async fn pull(
     };
     match tokio::time::timeout(options.timeout, pull).await {
         Ok(result) => result,
-        Err(_) => Err(ImageError::TimedOut {
-            what: reference.to_string(),
-            after: options.timeout,
-        }),
+        Err(_) => Err(ImageError::TimedOut { what: reference.to_string(), after: options.timeout }),
     }
 }
 
@@ -73,10 +70,8 @@ impl<'a> Registry<'a> {
         // The pull functions would do this themselves, and swallow the token endpoint's reason.
         let mut retry = registry.retry(Request::Token, reference.to_string());
         let auth = &registry.credentials.auth;
-        while let Err(error) = registry
-            .client
-            .auth(reference.inner(), auth, RegistryOperation::Pull)
-            .await
+        while let Err(error) =
+            registry.client.auth(reference.inner(), auth, RegistryOperation::Pull).await
         {
             retry.after(Problem::Transport(error)).await?;
         }
@@ -106,12 +101,7 @@ impl<'a> Registry<'a> {
             }
             None => timed(&mut verify, || Digest::sha256(&bytes)),
         };
-        Ok(Named {
-            bytes,
-            digest,
-            pinned: self.reference.digest().cloned(),
-            verify,
-        })
+        Ok(Named { bytes, digest, pinned: self.reference.digest().cloned(), verify })
     }
 
     /// oci-client compares the bytes with `Docker-Content-Digest` and with the reference's digest.
@@ -119,11 +109,7 @@ impl<'a> Registry<'a> {
         let mut retry = self.retry(Request::Manifest, what.clone());
         let auth = &self.credentials.auth;
         let bytes = loop {
-            match self
-                .client
-                .pull_manifest_raw(reference, auth, &ACCEPT)
-                .await
-            {
+            match self.client.pull_manifest_raw(reference, auth, &ACCEPT).await {
                 Ok((bytes, _)) => break bytes,
                 Err(error) => retry.after(Problem::Transport(error)).await?,
             }
@@ -139,12 +125,7 @@ impl<'a> Registry<'a> {
     }
 
     fn retry(&self, request: Request, what: String) -> Retry<'_> {
-        Retry {
-            registry: self,
-            request,
-            what,
-            failures: 0,
-        }
+        Retry { registry: self, request, what, failures: 0 }
     }
 
     async fn stream(
@@ -243,20 +224,13 @@ impl Retry<'_> {
             Problem::Transport(error) => error,
         };
         let registry = self.registry;
-        let failure = Failure::of(
-            error,
-            self.request,
-            &self.what,
-            registry.reference,
-            &registry.credentials,
-        );
+        let failure =
+            Failure::of(error, self.request, &self.what, registry.reference, &registry.credentials);
         self.failures += 1;
         if self.failures == TRIES || !failure.may_pass {
             return Err(failure.error);
         }
-        let delay = registry
-            .retry_delay
-            .saturating_mul(1 << (self.failures - 1));
+        let delay = registry.retry_delay.saturating_mul(1 << (self.failures - 1));
         tracing::warn!("{}; trying again in {delay:?}", failure.error);
         tokio::time::sleep(delay).await;
         Ok(())

@@ -28,20 +28,14 @@ fn the_token_endpoint_s_reason_is_kept() {
     let server = Server::start(with_token);
     let error = pull(&server, "acme/filter:v1").unwrap_err();
     assert_eq!(error.rule(), "image/unauthorized");
-    assert!(
-        error.to_string().contains("this package is private"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("this package is private"), "{error}");
 }
 
 fn with_config(text: &str) -> (tempfile::TempDir, FetchOptions) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.json");
     std::fs::write(&path, text).unwrap();
-    let options = FetchOptions {
-        credentials: CredentialSource::ConfigFile(path),
-        ..options()
-    };
+    let options = FetchOptions { credentials: CredentialSource::ConfigFile(path), ..options() };
     (dir, options)
 }
 
@@ -59,11 +53,7 @@ fn credentials_come_from_the_docker_config() {
     ] {
         let (_dir, options) = with_config(&json!({ "auths": auths, "credsStore": "" }).to_string());
         let image = pull_with(&server, "acme/filter:v1", &options);
-        assert_eq!(
-            image.map(|i| i.wasm).map_err(|e| e.to_string()),
-            Ok(WASM.into()),
-            "{auths}"
-        );
+        assert_eq!(image.map(|i| i.wasm).map_err(|e| e.to_string()), Ok(WASM.into()), "{auths}");
     }
 }
 
@@ -75,10 +65,7 @@ fn wrong_credentials_are_named_and_never_shown() {
     let error = pull_with(&server, "acme/filter:v1", &options).unwrap_err();
     assert_eq!(error.rule(), "image/unauthorized");
     let text = error.to_string();
-    assert!(
-        text.contains(&dir.path().join("config.json").display().to_string()),
-        "{text}"
-    );
+    assert!(text.contains(&dir.path().join("config.json").display().to_string()), "{text}");
     assert!(text.contains(&format!("key {}", server.host())), "{text}");
     assert!(!format!("{error:?}").contains("hunter2"));
 }
@@ -88,10 +75,7 @@ fn a_broken_docker_config_is_not_anonymous() {
     let server = Server::start(good);
     for (text, part) in [
         ("{", "config.json is not valid"),
-        (
-            r#"{"auths":{"HOST":{"auth":"%%"}}}"#,
-            "unable to decode credential",
-        ),
+        (r#"{"auths":{"HOST":{"auth":"%%"}}}"#, "unable to decode credential"),
         (
             r#"{"credHelpers":{"HOST":"does-not-exist-anywhere"}}"#,
             "docker-credential-does-not-exist-anywhere",
@@ -99,10 +83,7 @@ fn a_broken_docker_config_is_not_anonymous() {
     ] {
         let (_dir, options) = with_config(&text.replace("HOST", &server.host()));
         let error = pull_with(&server, "acme/filter:v1", &options).unwrap_err();
-        assert_eq!(
-            (error.rule(), error.is_verdict()),
-            ("image/unauthorized", false)
-        );
+        assert_eq!((error.rule(), error.is_verdict()), ("image/unauthorized", false));
         assert!(error.to_string().contains(part), "{error}");
     }
     let (_dir, options) = with_config(r#"{"auths":{"other.example":{"auth":"eDp5"}}}"#);

@@ -115,12 +115,7 @@ impl Server {
                 });
             }
         });
-        Self {
-            address,
-            requests,
-            stop,
-            thread: Some(thread),
-        }
+        Self { address, requests, stop, thread: Some(thread) }
     }
 
     pub fn host(&self) -> String {
