@@ -42,6 +42,11 @@ pub(crate) fn blob_name(descriptor: &Descriptor) -> String {
     }
 }
 
+/// The name of a registry's digest header in errors.
+pub(crate) fn header_name(of: &str) -> String {
+    format!("the Docker-Content-Digest header of {of}")
+}
+
 /// Verifies a manifest or image index against its descriptor: size before digest.
 pub(crate) fn verify_document(
     bytes: &[u8],
@@ -96,7 +101,7 @@ pub(crate) struct BlobSink<'a> {
     hasher: Hasher,
     bytes: Vec<u8>,
     verify: StageTime,
-    header_mismatch: Option<(String, String)>,
+    header: Option<(Digest, Hasher)>,
 }
 
 /// A blob that is what its descriptor says.
@@ -125,13 +130,14 @@ impl<'a> BlobSink<'a> {
             hasher: Hasher::new(descriptor.digest.algorithm()),
             bytes: Vec::new(),
             verify: StageTime::default(),
-            header_mismatch: None,
+            header: None,
         })
     }
 
     /// Forgets what came so far, for another try. The time that its check took stays counted.
     pub(crate) fn restart(&mut self) {
         self.hasher = Hasher::new(self.descriptor.digest.algorithm());
+        self.header = None;
         self.bytes.clear();
         self.progress.blob_started(self.descriptor.digest.short(), Some(self.descriptor.size));
     }
@@ -157,10 +163,13 @@ impl<'a> BlobSink<'a> {
         }
     }
 
-    /// The registry's own digest header contradicts the bytes. That only says something new where
-    /// the descriptor does not.
-    pub(crate) fn header_mismatch(&mut self, expected: &str, actual: &str) {
-        self.header_mismatch = Some((expected.into(), actual.into()));
+    /// The digest that the registry's header has for the blob. It is only checked, after the
+    /// descriptor's, where it is another.
+    pub(crate) fn expect_header(&mut self, digest: Digest) {
+        if digest != self.descriptor.digest {
+            let hasher = Hasher::new(digest.algorithm());
+            self.header = Some((digest, hasher));
+        }
     }
 
     /// The next piece. More than the descriptor's size is never kept.
@@ -168,8 +177,13 @@ impl<'a> BlobSink<'a> {
         if piece.len() as u64 > self.missing() {
             return Err(self.size_mismatch(self.bytes.len() as u64 + piece.len() as u64));
         }
-        let hasher = &mut self.hasher;
-        timed(&mut self.verify, || hasher.update(piece));
+        let (hasher, header) = (&mut self.hasher, &mut self.header);
+        timed(&mut self.verify, || {
+            hasher.update(piece);
+            if let Some((_, hasher)) = header {
+                hasher.update(piece);
+            }
+        });
         self.bytes.extend_from_slice(piece);
         self.progress.blob_advanced(self.descriptor.digest.short(), piece.len() as u64);
         Ok(())
@@ -189,12 +203,15 @@ impl<'a> BlobSink<'a> {
                 actual: actual.to_string(),
             });
         }
-        if let Some((expected, actual)) = self.header_mismatch {
-            return Err(ImageError::DigestMismatch {
-                what: format!("the Docker-Content-Digest header of {}", blob_name(self.descriptor)),
-                expected,
-                actual,
-            });
+        if let Some((expected, hasher)) = self.header {
+            let actual = timed(&mut self.verify, || hasher.finish());
+            if actual != expected {
+                return Err(ImageError::DigestMismatch {
+                    what: header_name(&blob_name(self.descriptor)),
+                    expected: expected.to_string(),
+                    actual: actual.to_string(),
+                });
+            }
         }
         Ok(Blob { bytes: self.bytes, verify: self.verify })
     }

@@ -25,6 +25,8 @@ mod runtime_config;
 mod shape;
 mod tarball;
 mod timing;
+mod token;
+mod transport;
 
 use std::path::PathBuf;
 use std::time::Duration;

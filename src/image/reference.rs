@@ -1,6 +1,7 @@
 //! What a string on the command line names. Paths are recognised before references are parsed,
 //! because `oci-client` takes nearly any word for an image on Docker Hub.
 
+use super::FetchOptions;
 use super::digest::{Digest, InvalidDigest};
 use oci_distribution::Reference;
 use std::fmt;
@@ -147,8 +148,14 @@ impl RegistryReference {
         is_loopback(self.registry())
     }
 
-    pub(crate) fn inner(&self) -> &Reference {
-        &self.inner
+    /// Whether the registry is talked to without TLS.
+    pub(crate) fn is_plain_http(&self, options: &FetchOptions) -> bool {
+        self.is_loopback() || options.plain_http
+    }
+
+    /// The host and port to connect to. They are others than those of the name for Docker Hub.
+    pub(crate) fn host(&self) -> &str {
+        self.inner.resolve_registry()
     }
 }
 
@@ -189,7 +196,8 @@ fn parse_ipv6(rest: &str) -> Option<Reference> {
     })
 }
 
-fn is_loopback(registry: &str) -> bool {
+/// Whether a host, with or without a port, is this machine's loopback.
+pub(crate) fn is_loopback(registry: &str) -> bool {
     let host = match registry.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => registry.split(':').next().unwrap_or(registry),

@@ -12,7 +12,7 @@ use std::net::TcpListener;
 use std::sync::Mutex;
 use std::time::Duration;
 
-fn image_manifest() -> Vec<u8> {
+pub fn image_manifest() -> Vec<u8> {
     manifest(
         descriptor("application/vnd.unknown.config.v1+json", b"{}"),
         vec![descriptor(CONFIG_TYPE, CONFIG.as_bytes()), descriptor(CONTENT_TYPE, WASM)],
