@@ -13,8 +13,8 @@
 
 pub mod abi;
 pub mod bench;
-mod cpu_time;
 pub mod cli;
+mod cpu_time;
 pub mod exercise;
 pub mod host;
 pub mod image;

@@ -57,11 +57,7 @@ impl Stopwatch {
     }
 
     fn with(clock: CpuClock) -> Self {
-        Self {
-            cpu_start: cpu_ns(clock),
-            start: Instant::now(),
-            clock,
-        }
+        Self { cpu_start: cpu_ns(clock), start: Instant::now(), clock }
     }
 
     pub(crate) fn elapsed(&self) -> StageTime {
