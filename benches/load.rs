@@ -11,11 +11,11 @@ use std::{
 
 use criterion::{Bencher, BenchmarkId, Criterion, Throughput};
 use filtergate::{
-    bench::{LoadConditions, PhaseClock, cold_load, on_a_guest_thread},
+    bench::{LoadConditions, PhaseClock, cold_load},
     host::{Plugin, Process},
     target::Target,
     verdict::check_statically,
-    vm::{Compiler, Template, VmOptions, build_engine},
+    vm::{Compiler, Template, VmOptions, build_engine, on_a_guest_thread},
 };
 
 struct Filter {

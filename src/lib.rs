@@ -14,6 +14,7 @@
 pub mod abi;
 pub mod bench;
 pub mod cli;
+mod cpu_time;
 pub mod exercise;
 pub mod host;
 pub mod image;
@@ -31,7 +32,7 @@ use crate::{
     image::{FetchOptions, Image, Progress, RuntimeConfig, Source},
     target::Target,
     verdict::{Finding, Rule, StaticReport, Verdict},
-    vm::{CompileError, Template, VmOptions},
+    vm::{CompileError, Template, VmOptions, on_a_guest_thread},
 };
 
 /// The name under which modules run; control planes always give one.
@@ -154,16 +155,22 @@ fn execute(
         has_function_names,
         budget: options.budget,
     };
-    let exercised = on_a_thread_for_guests(|| exercise::exercise(&template, &exercise_options));
+    let exercised = on_a_guest_thread(|| exercise::exercise(&template, &exercise_options));
     let exercised = match exercised {
         Ok(exercised) => exercised,
-        Err(reason) => {
-            verdict.findings.push(Finding::warning(Rule::LimitReached, reason));
+        Err(error) => {
+            verdict.findings.push(Finding::warning(Rule::LimitReached, error.to_string()));
             verdict.undecided = true;
             return;
         }
     };
-    verdict.loads = exercised.roots.first().map(|root| root.accepted);
+    drop_aside(template);
+    // A load that filtergate itself gave up says nothing of Envoy's.
+    verdict.loads = exercised
+        .roots
+        .first()
+        .map(|root| root.accepted)
+        .filter(|accepted| *accepted || !exercised.undecided);
     verdict.phases.absorb(&exercised.base_phases);
     if let Some(first) = exercised.roots.first() {
         verdict.phases.absorb_only(&first.phases, &[Phase::VmStart, Phase::Configure]);
@@ -214,19 +221,11 @@ fn compile_failed(bytes: &[u8], error: CompileError, verdict: &mut Verdict) {
     verdict.findings.push(finding);
 }
 
-/// Runs guests on a thread whose stack is large enough for them.
-fn on_a_thread_for_guests<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
-    std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .name("filtergate-guest".to_owned())
-            .stack_size(vm::THREAD_STACK_BYTES)
-            .spawn_scoped(scope, work)
-            .map_err(|error| format!("no thread to run the module on: {error}"))?
-            .join()
-            .map_err(|_| {
-                "filtergate itself failed while it ran the module; please report it".to_owned()
-            })
-    })
+/// Drops a template where nobody waits for it: to unmap the code of a large module takes
+/// milliseconds, and a process that ends need not do it at all.
+fn drop_aside(template: Template) {
+    // Without a thread the closure is dropped here, and the template with it.
+    let _ = std::thread::Builder::new().spawn(move || drop(template));
 }
 
 fn stage_time(time: image::StageTime) -> PhaseTime {

@@ -69,7 +69,8 @@ fn every_function_is_linked_with_its_type_for_its_abi_versions_only() {
             assert_eq!(linked, abis.contains(&abi), "{module}.{name} for {abi}");
         }
     }
-    let names: std::collections::HashSet<_> = functions.iter().map(|(_, name, ..)| name.as_str()).collect();
+    let names: std::collections::HashSet<_> =
+        functions.iter().map(|(_, name, ..)| name.as_str()).collect();
     for function in HOST_FUNCTIONS {
         assert!(names.contains(function.name), "{} is not in the facts", function.name);
     }
@@ -80,7 +81,8 @@ fn callbacks_have_their_types() {
     let facts = facts();
     for abi in AbiVersion::ALL {
         let listed = facts["callbacks"][abi.as_str()].as_array().unwrap();
-        let ours: Vec<_> = CALLBACKS.iter().filter(|callback| callback.abis.contains(abi)).collect();
+        let ours: Vec<_> =
+            CALLBACKS.iter().filter(|callback| callback.abis.contains(abi)).collect();
         assert_eq!(ours.len(), listed.len(), "{abi}");
         for callback in ours {
             let fact = listed.iter().find(|fact| fact["name"] == callback.name);
@@ -175,6 +177,11 @@ fn a_module_that_imports_everything_loads() {
             &CheckOptions::default(),
             &NoProgress,
         ));
-        assert_eq!((verdict.outcome, verdict.loads), (Outcome::Pass, Some(true)), "{abi}: {:?}", verdict.findings);
+        assert_eq!(
+            (verdict.outcome, verdict.loads),
+            (Outcome::Pass, Some(true)),
+            "{abi}: {:?}",
+            verdict.findings
+        );
     }
 }

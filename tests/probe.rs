@@ -42,8 +42,13 @@ fn recorded() -> BTreeMap<String, Vec<String>> {
 fn exchanges() -> Vec<Exchange> {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let body = "0123456789abcdef".repeat(4);
-    let exchange = |name: &str, method: &str, path: &str, more: &[(&str, &str)], frames: &[&str]| {
-        let common = [pair("user-agent", "filtergate"), pair("accept", "*/*"), pair("x-probe-in", "in")];
+    let exchange = |name: &str,
+                    method: &str,
+                    path: &str,
+                    more: &[(&str, &str)],
+                    frames: &[&str]| {
+        let common =
+            [pair("user-agent", "filtergate"), pair("accept", "*/*"), pair("x-probe-in", "in")];
         Exchange {
             name: name.to_owned(),
             request: Request {
@@ -74,7 +79,9 @@ fn shown(lines: &[LogLine]) -> Vec<String> {
     lines
         .iter()
         .filter(|line| line.level > LogLevel::Debug)
-        .map(|line| line.message.trim_end().replace("00000000-0000-4000-8000-000000000001", "<uuid>"))
+        .map(|line| {
+            line.message.trim_end().replace("00000000-0000-4000-8000-000000000001", "<uuid>")
+        })
         .collect()
 }
 
@@ -86,8 +93,7 @@ fn the_probe_logs_what_it_logged_in_envoy() {
     let options =
         CheckOptions { exchanges: exchanges(), controls: false, ..CheckOptions::default() };
     let source = Source::parse(reference).unwrap();
-    let verdict =
-        runtime.block_on(filtergate::check(&source, reference, &options, &NoProgress));
+    let verdict = runtime.block_on(filtergate::check(&source, reference, &options, &NoProgress));
     assert_eq!(verdict.outcome, Outcome::Pass, "{:?}", verdict.findings);
     let root = &verdict.roots[0];
     let mut ours = BTreeMap::from([("load".to_owned(), shown(&root.logs))]);

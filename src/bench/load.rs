@@ -7,7 +7,7 @@ use crate::{
     host::{Plugin, Process},
     target::Target,
     verdict::check_statically,
-    vm::{Compiler, THREAD_STACK_BYTES, Template, VmOptions},
+    vm::{Compiler, Template, VmOptions, on_a_guest_thread},
 };
 
 use super::{
@@ -54,7 +54,7 @@ impl ColdLoad {
 /// Loads a module as Envoy does for one plugin: static checks, compile, link, instantiate, start,
 /// `proxy_on_vm_start`, `proxy_on_configure`.
 ///
-/// It must run on a thread with [`THREAD_STACK_BYTES`] of stack.
+/// It must run on a thread for guests, see [`on_a_guest_thread`].
 ///
 /// # Errors
 ///
@@ -107,23 +107,8 @@ pub fn sample(
             drop(loaded);
         }
         Ok(samples)
-    })?
-}
-
-/// Runs `work` on a thread with enough stack for guests.
-///
-/// # Errors
-///
-/// Where there is no thread to be had.
-pub fn on_a_guest_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, LoadFailed> {
-    std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .stack_size(THREAD_STACK_BYTES)
-            .spawn_scoped(scope, work)
-            .map_err(|error| LoadFailed(format!("no thread to run the module on: {error}")))?
-            .join()
-            .map_err(|_| LoadFailed("filtergate itself failed; please report it".to_owned()))
     })
+    .map_err(|error| LoadFailed(error.to_string()))?
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod phase;
 mod samples;
 mod stats;
 
-pub use load::{ColdLoad, LoadConditions, LoadFailed, cold_load, on_a_guest_thread, sample};
+pub use load::{ColdLoad, LoadConditions, LoadFailed, cold_load, sample};
 pub use phase::{Phase, PhaseClock, PhaseTime};
 pub use samples::{Samples, Series};
 pub use stats::{Summary, median};

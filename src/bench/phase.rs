@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use rustix::time::{ClockId, clock_gettime};
+use crate::cpu_time;
 
 /// A phase of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -74,21 +74,16 @@ pub struct PhaseClock {
     times: [Option<PhaseTime>; Phase::ALL.len()],
 }
 
-fn cpu_ns() -> u64 {
-    let now = clock_gettime(ClockId::ProcessCPUTime);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
-}
-
 impl PhaseClock {
     /// Runs `work` as (a part of) `phase`.
     pub fn measure<T>(&mut self, phase: Phase, work: impl FnOnce() -> T) -> T {
-        let (wall, cpu) = (Instant::now(), cpu_ns());
+        let (wall, cpu) = (Instant::now(), cpu_time::of_the_process());
         let result = work();
         self.add(
             phase,
             PhaseTime {
                 wall_ns: u64::try_from(wall.elapsed().as_nanos()).unwrap_or(u64::MAX),
-                cpu_ns: cpu_ns().saturating_sub(cpu),
+                cpu_ns: cpu_time::of_the_process().saturating_sub(cpu),
             },
         );
         result

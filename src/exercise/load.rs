@@ -35,29 +35,36 @@ pub struct LoadRun {
 /// Envoy's line where the canary or worker does not start.
 const START_FAILED: &str = "Wasm VM failed Failed to start base Wasm";
 const CONFIGURE_FAILED: &str = "Wasm VM failed Failed to configure base Wasm plugin";
+/// In the next step of findings on callbacks that failed.
+const LOG_LINES_SAY_WHY: &str = "the module's log lines say why";
+
 /// What becomes of a VM that failed while its start and configuration succeeded.
 const ACCEPTED_ALL_THE_SAME: &str = "; the load still succeeds, so that Envoy accepts the configuration and then answers every request with 503";
 const INITIALIZE_FAILED: &str = "Wasm VM failed Failed to initialize Wasm code";
 
+/// Why an instance did not start.
+struct StartFailure {
+    finding: Finding,
+    logs: Vec<LogLine>,
+    undecided: bool,
+}
+
 /// Instantiates the module and starts it, as the base VM does.
-///
-/// # Errors
-///
-/// With the finding that says why, and whether it leaves the verdict open.
 fn initialize(
     template: &Template,
     plugin: &Plugin,
     process: &Arc<Process>,
     names: bool,
     clock: &mut PhaseClock,
-) -> Result<Instance, (Finding, Vec<LogLine>, bool)> {
+) -> Result<Instance, Box<StartFailure>> {
     let instantiated = clock
         .measure(Phase::Instantiate, || template.instantiate(plugin.clone(), Arc::clone(process)));
     let mut instance = match instantiated {
         Ok(instance) => instance,
         Err(error) => {
             let undecided = error.kind == InstantiateErrorKind::Limit;
-            return Err((instantiate_finding(&error), Vec::new(), undecided));
+            let finding = instantiate_finding(&error);
+            return Err(Box::new(StartFailure { finding, logs: Vec::new(), undecided }));
         }
     };
     match clock.measure(Phase::Start, || start(&mut instance, template)) {
@@ -65,7 +72,7 @@ fn initialize(
         Err(trap) => {
             let undecided = matches!(trap.kind, TrapKind::Limit(_));
             let logs = instance.state_mut().logs.take();
-            Err((start_finding(&trap, names), logs, undecided))
+            Err(Box::new(StartFailure { finding: start_finding(&trap, names), logs, undecided }))
         }
     }
 }
@@ -199,7 +206,10 @@ pub fn load_base(
             let logs = instance.state_mut().logs.take();
             BaseRun { finding: None, logs, undecided: false }
         }
-        Err((finding, logs, undecided)) => BaseRun { finding: Some(finding), logs, undecided },
+        Err(failure) => {
+            let StartFailure { finding, logs, undecided } = *failure;
+            BaseRun { finding: Some(finding), logs, undecided }
+        }
     }
 }
 
@@ -213,7 +223,8 @@ pub fn load_plugin(
 ) -> LoadRun {
     let mut instance = match initialize(template, plugin, process, has_function_names, clock) {
         Ok(instance) => instance,
-        Err((finding, logs, undecided)) => {
+        Err(failure) => {
+            let StartFailure { finding, logs, undecided } = *failure;
             return LoadRun {
                 loaded: None,
                 findings: vec![finding],
@@ -234,6 +245,14 @@ pub fn load_plugin(
             on_configure(&mut instance, root, has_function_names, &mut findings, &mut undecided)
         });
     let logs = instance.state_mut().logs.take();
+    if logs.is_empty() {
+        for finding in &mut findings {
+            // Do not send anybody to lines that are not there.
+            if let Some(help) = &mut finding.help {
+                *help = help.replace(LOG_LINES_SAY_WHY, "the module logged nothing");
+            }
+        }
+    }
     LoadRun { loaded: Some(Loaded { instance, root }), findings, accepted, logs, undecided }
 }
 
@@ -258,7 +277,7 @@ fn on_start(
             }
             findings.push(
                 trap_finding(Rule::RootContextTrap, &trap, names, " (root context)")
-                    .help("the log lines before it say why; AssemblyScript: register a root context for this root_id"),
+                    .help("the module's log lines say why; AssemblyScript: register a root context for this root_id"),
             );
         }
     }
@@ -285,7 +304,7 @@ fn on_start(
                             Some(first) => first.envoy_messages.extend(trap.envoy_messages(names)),
                             None => findings.push(
                                 trap_finding(Rule::RootVmStartTrap, &trap, names, "")
-                                    .help("the module's log lines before it say why"),
+                                    .help("the module's log lines say why"),
                             ),
                         }
                     } else {
@@ -340,7 +359,7 @@ fn on_configure(
         Ok(_) => return true,
         Err(CallFailure { trap, returned }) if trap.is_the_guests() => {
             let mut finding = trap_finding(Rule::RootConfigureTrap, &trap, names, "")
-                .help("the module's log lines before it say why; if it needs a configuration, pass one with --config");
+                .help("the module's log lines say why; if it needs a configuration, pass one with --config");
             if returned.is_some_and(|result| result != 0) {
                 finding.message.push_str(ACCEPTED_ALL_THE_SAME);
                 findings.push(finding);

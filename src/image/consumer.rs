@@ -12,33 +12,22 @@ use super::{Digest, Platform};
 
 /// Whether the consumers would open the last layer as an archive; if not, their first complaint.
 fn compat_error(manifest: &Manifest) -> Option<String> {
-    let expected = if manifest.media_type == DOCKER_MANIFEST {
-        DOCKER_TAR_GZIP
-    } else {
-        OCI_TAR_GZIP
-    };
+    let expected =
+        if manifest.media_type == DOCKER_MANIFEST { DOCKER_TAR_GZIP } else { OCI_TAR_GZIP };
     match manifest.layers.last() {
         None => Some("number of layers must be greater than zero".into()),
-        Some(last) if last.media_type != expected => Some(format!(
-            "invalid media type {} (expect {expected})",
-            last.media_type
-        )),
+        Some(last) if last.media_type != expected => {
+            Some(format!("invalid media type {} (expect {expected})", last.media_type))
+        }
         Some(_) => None,
     }
 }
 
 fn artifact_error(manifest: &Manifest) -> Option<String> {
     if manifest.layers.len() != 2 {
-        return Some(format!(
-            "number of layers must be 2 but got {}",
-            manifest.layers.len()
-        ));
+        return Some(format!("number of layers must be 2 but got {}", manifest.layers.len()));
     }
-    if manifest
-        .layers
-        .iter()
-        .all(|l| l.media_type != CONTENT_LAYER)
-    {
+    if manifest.layers.iter().all(|l| l.media_type != CONTENT_LAYER) {
         return Some(format!("could not find the layer of type {CONTENT_LAYER}"));
     }
     None

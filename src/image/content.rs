@@ -37,13 +37,14 @@ pub(crate) struct Named {
 /// The name of a blob in errors and in the progress display.
 pub(crate) fn blob_name(descriptor: &Descriptor) -> String {
     match descriptor.title() {
-        Some(title) => format!(
-            "blob {} ({})",
-            descriptor.digest,
-            super::error::one_line(title)
-        ),
+        Some(title) => format!("blob {} ({})", descriptor.digest, super::error::one_line(title)),
         None => format!("blob {}", descriptor.digest),
     }
+}
+
+/// The name of a registry's digest header in errors.
+pub(crate) fn header_name(of: &str) -> String {
+    format!("the Docker-Content-Digest header of {of}")
 }
 
 /// Verifies a manifest or image index against its descriptor: size before digest.
@@ -100,7 +101,7 @@ pub(crate) struct BlobSink<'a> {
     hasher: Hasher,
     bytes: Vec<u8>,
     verify: StageTime,
-    header_mismatch: Option<(String, String)>,
+    header: Option<(Digest, Hasher)>,
 }
 
 /// A blob that is what its descriptor says.
@@ -129,16 +130,16 @@ impl<'a> BlobSink<'a> {
             hasher: Hasher::new(descriptor.digest.algorithm()),
             bytes: Vec::new(),
             verify: StageTime::default(),
-            header_mismatch: None,
+            header: None,
         })
     }
 
     /// Forgets what came so far, for another try. The time that its check took stays counted.
     pub(crate) fn restart(&mut self) {
         self.hasher = Hasher::new(self.descriptor.digest.algorithm());
+        self.header = None;
         self.bytes.clear();
-        self.progress
-            .blob_started(self.descriptor.digest.short(), Some(self.descriptor.size));
+        self.progress.blob_started(self.descriptor.digest.short(), Some(self.descriptor.size));
     }
 
     /// The number of bytes that are still missing.
@@ -162,10 +163,13 @@ impl<'a> BlobSink<'a> {
         }
     }
 
-    /// The registry's own digest header contradicts the bytes. That only says something new where
-    /// the descriptor does not.
-    pub(crate) fn header_mismatch(&mut self, expected: &str, actual: &str) {
-        self.header_mismatch = Some((expected.into(), actual.into()));
+    /// The digest that the registry's header has for the blob. It is only checked, after the
+    /// descriptor's, where it is another.
+    pub(crate) fn expect_header(&mut self, digest: Digest) {
+        if digest != self.descriptor.digest {
+            let hasher = Hasher::new(digest.algorithm());
+            self.header = Some((digest, hasher));
+        }
     }
 
     /// The next piece. More than the descriptor's size is never kept.
@@ -173,11 +177,15 @@ impl<'a> BlobSink<'a> {
         if piece.len() as u64 > self.missing() {
             return Err(self.size_mismatch(self.bytes.len() as u64 + piece.len() as u64));
         }
-        let hasher = &mut self.hasher;
-        timed(&mut self.verify, || hasher.update(piece));
+        let (hasher, header) = (&mut self.hasher, &mut self.header);
+        timed(&mut self.verify, || {
+            hasher.update(piece);
+            if let Some((_, hasher)) = header {
+                hasher.update(piece);
+            }
+        });
         self.bytes.extend_from_slice(piece);
-        self.progress
-            .blob_advanced(self.descriptor.digest.short(), piece.len() as u64);
+        self.progress.blob_advanced(self.descriptor.digest.short(), piece.len() as u64);
         Ok(())
     }
 
@@ -195,20 +203,17 @@ impl<'a> BlobSink<'a> {
                 actual: actual.to_string(),
             });
         }
-        if let Some((expected, actual)) = self.header_mismatch {
-            return Err(ImageError::DigestMismatch {
-                what: format!(
-                    "the Docker-Content-Digest header of {}",
-                    blob_name(self.descriptor)
-                ),
-                expected,
-                actual,
-            });
+        if let Some((expected, hasher)) = self.header {
+            let actual = timed(&mut self.verify, || hasher.finish());
+            if actual != expected {
+                return Err(ImageError::DigestMismatch {
+                    what: header_name(&blob_name(self.descriptor)),
+                    expected: expected.to_string(),
+                    actual: actual.to_string(),
+                });
+            }
         }
-        Ok(Blob {
-            bytes: self.bytes,
-            verify: self.verify,
-        })
+        Ok(Blob { bytes: self.bytes, verify: self.verify })
     }
 }
 
@@ -232,12 +237,7 @@ pub(crate) async fn get<C: Content>(
 pub(crate) fn list(items: impl IntoIterator<Item = String>) -> String {
     const MAX: usize = 10;
     let items: Vec<_> = items.into_iter().collect();
-    let mut text = items
-        .iter()
-        .take(MAX)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
+    let mut text = items.iter().take(MAX).cloned().collect::<Vec<_>>().join(", ");
     if items.len() > MAX {
         text.push_str(&format!(" and {} more", items.len() - MAX));
     }

@@ -22,10 +22,7 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     fn anonymous(why: &str) -> Self {
-        Self {
-            auth: RegistryAuth::Anonymous,
-            origin: format!("anonymous: {why}"),
-        }
+        Self { auth: RegistryAuth::Anonymous, origin: format!("anonymous: {why}") }
     }
 }
 
@@ -46,10 +43,7 @@ pub(crate) async fn find(
         ));
     };
     let keys = keys(reference);
-    let failed = |reason: String| ImageError::Credentials {
-        host: host.clone(),
-        reason,
-    };
+    let failed = |reason: String| ImageError::Credentials { host: host.clone(), reason };
     // On a thread of its own, which is left behind when the helper hangs: one of the runtime's would
     // keep the program from ending.
     let (send, receive) = tokio::sync::oneshot::channel();
@@ -70,11 +64,7 @@ pub(crate) async fn find(
 }
 
 fn default_file() -> Option<PathBuf> {
-    let var = |name| {
-        env::var_os(name)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
-    };
+    let var = |name| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let home = var("HOME");
     let docker = var("DOCKER_CONFIG").or_else(|| Some(home.as_ref()?.join(".docker")));
     let podman = "containers/auth.json";
@@ -103,10 +93,7 @@ fn keys(reference: &RegistryReference) -> Vec<String> {
             None => break,
         }
     }
-    if matches!(
-        host,
-        "docker.io" | "index.docker.io" | "registry-1.docker.io"
-    ) {
+    if matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io") {
         keys.push(DOCKER_HUB_KEY.into());
     }
     keys.push(host.into());
@@ -131,17 +118,11 @@ fn read(file: &Path, name: &str, keys: &[String]) -> Result<Credentials, String>
         if let Some(token) = entry.and_then(|e| e["registrytoken"].as_str())
             && !token.is_empty()
         {
-            return Ok(Credentials {
-                auth: RegistryAuth::Bearer(token.into()),
-                origin,
-            });
+            return Ok(Credentials { auth: RegistryAuth::Bearer(token.into()), origin });
         }
         match docker_credential::get_credential_from_reader(text.as_bytes(), key) {
             Ok(DockerCredential::UsernamePassword(user, password)) => {
-                return Ok(Credentials {
-                    auth: RegistryAuth::Basic(user, password),
-                    origin,
-                });
+                return Ok(Credentials { auth: RegistryAuth::Basic(user, password), origin });
             }
             Ok(DockerCredential::IdentityToken(_)) => {
                 let why = format!("{origin} has an identity token, which cannot be used yet");
@@ -151,11 +132,7 @@ fn read(file: &Path, name: &str, keys: &[String]) -> Result<Credentials, String>
             Err(CredentialRetrievalError::NoCredentialConfigured) => {}
             Err(CredentialRetrievalError::HelperFailure { stdout, .. })
                 if stdout.contains("credentials not found") => {}
-            Err(CredentialRetrievalError::HelperFailure {
-                helper,
-                stdout,
-                stderr,
-            }) => {
+            Err(CredentialRetrievalError::HelperFailure { helper, stdout, stderr }) => {
                 return Err(format!(
                     "{helper} failed: {}",
                     one_line(&format!("{stdout} {stderr}"))

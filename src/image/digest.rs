@@ -88,10 +88,7 @@ impl FromStr for Digest {
         if hex.len() != algorithm.hex_len() || !lower_hex {
             return Err(invalid());
         }
-        Ok(Self {
-            algorithm,
-            hex: hex.into(),
-        })
+        Ok(Self { algorithm, hex: hex.into() })
     }
 }
 
@@ -132,10 +129,8 @@ impl Hasher {
 }
 
 fn to_hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }

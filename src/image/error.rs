@@ -1,5 +1,6 @@
 //! Why an image could not be had, or is not what it claims to be.
 
+use super::manifest::MAX_DOCUMENT_BYTES;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -175,12 +176,8 @@ impl ImageError {
     /// What Istio logs for such an image, where that is known.
     pub fn consumer_message(&self) -> Option<&str> {
         match self {
-            ImageError::Shape {
-                consumer_message, ..
-            }
-            | ImageError::Invalid {
-                consumer_message, ..
-            } => consumer_message.as_deref(),
+            ImageError::Shape { consumer_message, .. }
+            | ImageError::Invalid { consumer_message, .. } => consumer_message.as_deref(),
             _ => None,
         }
     }
@@ -215,6 +212,10 @@ impl ImageError {
             }
             SizeMismatch { .. } => {
                 "do not use this image: it was cut or changed on its way; push it again".into()
+            }
+            TooLarge { limit, .. } if *limit == MAX_DOCUMENT_BYTES => {
+                "check what was pushed: the manifest and config of a module are a few kilobytes"
+                    .into()
             }
             TooLarge { .. } => {
                 "strip debug information from the module (`wasm-opt --strip-debug`), or raise the limit"

@@ -54,11 +54,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// Reads the whole of a regular file, unless it is larger than `limit`.
 pub(crate) fn read_bounded(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>, ImageError> {
-    let too_large = |actual| ImageError::TooLarge {
-        what: what.into(),
-        limit,
-        actual,
-    };
+    let too_large = |actual| ImageError::TooLarge { what: what.into(), limit, actual };
     let unreadable = |error: io::Error| io_error(path, error);
     // Asked before opening, as to open a device or a FIFO can already do something.
     check_regular(path, &std::fs::metadata(path).map_err(unreadable)?)?;
@@ -71,9 +67,7 @@ pub(crate) fn read_bounded(path: &Path, what: &str, limit: u64) -> Result<Vec<u8
     // One byte more than the limit shows a file that grows; one more than the length saves a
     // reallocation at the end of it.
     let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
-    file.take(limit.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > limit {
         return Err(too_large(None));
     }
@@ -87,7 +81,7 @@ fn open(path: &Path) -> io::Result<File> {
     {
         use std::os::unix::fs::OpenOptionsExt as _;
         // A FIFO that was put there in the meantime must not make this wait for a writer.
-        options.custom_flags(libc::O_NONBLOCK);
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
     }
     options.open(path)
 }
@@ -108,25 +102,15 @@ fn check_regular(path: &Path, metadata: &std::fs::Metadata) -> Result<(), ImageE
             },
         )
     } else {
-        (
-            "is not a regular file",
-            "copy its content to a file first".to_owned(),
-        )
+        ("is not a regular file", "copy its content to a file first".to_owned())
     };
-    Err(ImageError::NotAnImage {
-        path: path.into(),
-        reason: reason.into(),
-        help,
-    })
+    Err(ImageError::NotAnImage { path: path.into(), reason: reason.into(), help })
 }
 
 pub(crate) fn io_error(path: &Path, error: io::Error) -> ImageError {
     let path = PathBuf::from(path);
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ImageError::FileNotFound { path },
-        _ => ImageError::Unreadable {
-            path,
-            reason: error.to_string(),
-        },
+        _ => ImageError::Unreadable { path, reason: error.to_string() },
     }
 }

@@ -32,12 +32,7 @@ pub(crate) async fn resolve<C: Content>(
                 if let Some(pinned) = named.pinned.as_ref().filter(|pinned| **pinned != digest) {
                     notes.push(pinned_index(content, pinned, &digest));
                 }
-                return Ok(Resolved {
-                    manifest,
-                    digest,
-                    notes,
-                    verify,
-                });
+                return Ok(Resolved { manifest, digest, notes, verify });
             }
             Document::Index(entries) => entries,
         };
@@ -89,12 +84,9 @@ fn select<'e, C: Content>(
             notes.push(note);
             Ok(only)
         }
-        _ => Err(ImageError::Shape {
-            what: content.name(),
-            reason,
-            consumer_message: message,
-            help,
-        }),
+        _ => {
+            Err(ImageError::Shape { what: content.name(), reason, consumer_message: message, help })
+        }
     }
 }
 
@@ -111,10 +103,7 @@ fn platform(entry: &Descriptor) -> Platform {
 fn is_attestation(entry: &Descriptor) -> bool {
     let kind = entry.annotations.get("vnd.docker.reference.type");
     kind.is_some_and(|kind| kind == "attestation-manifest")
-        || entry
-            .platform
-            .as_ref()
-            .is_some_and(|p| p.os == "unknown" && p.architecture == "unknown")
+        || entry.platform.as_ref().is_some_and(|p| p.os == "unknown" && p.architecture == "unknown")
 }
 
 /// `docker buildx build --push` prints the digest of the index, so that is what people pin; the

@@ -78,9 +78,7 @@ impl Layout {
 
     /// Only takes a [`Digest`], whose syntax is checked: `sha256:../../x` cannot come this far.
     fn blob_path(digest: &Digest) -> PathBuf {
-        Path::new("blobs")
-            .join(digest.algorithm().name())
-            .join(digest.hex())
+        Path::new("blobs").join(digest.algorithm().name()).join(digest.hex())
     }
 
     async fn read_blob(
@@ -91,16 +89,14 @@ impl Layout {
     ) -> Result<Vec<u8>, ImageError> {
         let (layout, digest) = (self.clone(), digest.clone());
         blocking(move || {
-            layout
-                .read(&Self::blob_path(&digest), &what, limit)
-                .map_err(|error| match error {
-                    ImageError::FileNotFound { path } => ImageError::NotFound {
-                        what: what.clone(),
-                        reason: format!("the layout has no {}", path.display()),
-                        help: "copy the whole image into the layout again".into(),
-                    },
-                    other => other,
-                })
+            layout.read(&Self::blob_path(&digest), &what, limit).map_err(|error| match error {
+                ImageError::FileNotFound { path } => ImageError::NotFound {
+                    what: what.clone(),
+                    reason: format!("the layout has no {}", path.display()),
+                    help: "copy the whole image into the layout again".into(),
+                },
+                other => other,
+            })
         })
         .await
     }
@@ -141,9 +137,7 @@ impl Layout {
                 [only] => *only,
                 // A directory that holds one image for several platforms without a common index.
                 several
-                    if several
-                        .iter()
-                        .all(|e| e.platform.is_some() && ref_name(e).is_none()) =>
+                    if several.iter().all(|e| e.platform.is_some() && ref_name(e).is_none()) =>
                 {
                     let digest = Digest::sha256(&index);
                     return Ok(Named {
@@ -170,12 +164,7 @@ impl Layout {
         content::check_document_size(chosen)?;
         let bytes = self.document(chosen).await?;
         content::verify_document(&bytes, chosen, &mut verify)?;
-        Ok(Named {
-            bytes,
-            digest: chosen.digest.clone(),
-            pinned: None,
-            verify,
-        })
+        Ok(Named { bytes, digest: chosen.digest.clone(), pinned: None, verify })
     }
 
     fn by_tag<'e>(
@@ -183,10 +172,7 @@ impl Layout {
         entries: &'e [Descriptor],
         tag: &str,
     ) -> Result<&'e Descriptor, ImageError> {
-        let matching: Vec<_> = entries
-            .iter()
-            .filter(|e| ref_name(e) == Some(tag))
-            .collect();
+        let matching: Vec<_> = entries.iter().filter(|e| ref_name(e) == Some(tag)).collect();
         match matching.as_slice() {
             [] => Err(ImageError::NotFound {
                 what: format!("{}:{tag}", self.path.display()),
@@ -216,19 +202,12 @@ impl Layout {
     ) -> Result<Named, ImageError> {
         let what = format!("manifest {digest}");
         let mut verify = StageTime::default();
-        let bytes = self
-            .read_blob(digest, what.clone(), MAX_DOCUMENT_BYTES)
-            .await?;
+        let bytes = self.read_blob(digest, what.clone(), MAX_DOCUMENT_BYTES).await?;
         match entries.iter().find(|e| e.digest == *digest) {
             Some(entry) => content::verify_document(&bytes, entry, &mut verify)?,
             None => content::verify_digest(&bytes, digest, &what, &mut verify)?,
         }
-        Ok(Named {
-            bytes,
-            digest: digest.clone(),
-            pinned: Some(digest.clone()),
-            verify,
-        })
+        Ok(Named { bytes, digest: digest.clone(), pinned: Some(digest.clone()), verify })
     }
 }
 
@@ -243,8 +222,7 @@ impl Content for Layout {
 
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError> {
         let what = format!("manifest {}", descriptor.digest);
-        self.read_blob(&descriptor.digest, what, MAX_DOCUMENT_BYTES)
-            .await
+        self.read_blob(&descriptor.digest, what, MAX_DOCUMENT_BYTES).await
     }
 
     async fn blob(
@@ -254,10 +232,7 @@ impl Content for Layout {
     ) -> Result<(), ImageError> {
         let what = content::blob_name(descriptor);
         // A file that is too long is found out by its length, not by reading it.
-        match self
-            .read_blob(&descriptor.digest, what, descriptor.size)
-            .await
-        {
+        match self.read_blob(&descriptor.digest, what, descriptor.size).await {
             Ok(bytes) => sink.write(&bytes),
             Err(ImageError::TooLarge { actual, .. }) => {
                 Err(sink.size_mismatch(actual.unwrap_or(descriptor.size.saturating_add(1))))
@@ -274,10 +249,7 @@ fn ref_name(descriptor: &Descriptor) -> Option<&str> {
 /// The entries, each digest once: an image may have several tags.
 fn distinct(entries: &[Descriptor]) -> Vec<&Descriptor> {
     let mut seen = std::collections::HashSet::new();
-    entries
-        .iter()
-        .filter(|e| seen.insert(e.digest.to_string()))
-        .collect()
+    entries.iter().filter(|e| seen.insert(e.digest.to_string())).collect()
 }
 
 fn names(entries: &[&Descriptor]) -> String {

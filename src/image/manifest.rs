@@ -76,9 +76,7 @@ pub(crate) struct Descriptor {
 impl Descriptor {
     /// The file name that `oras` and `wasme` write.
     pub(crate) fn title(&self) -> Option<&str> {
-        self.annotations
-            .get("org.opencontainers.image.title")
-            .map(String::as_str)
+        self.annotations.get("org.opencontainers.image.title").map(String::as_str)
     }
 }
 
@@ -103,16 +101,10 @@ pub(crate) enum Document {
 /// Parses what a registry or a layout gave for `what`. The kind is decided by the `mediaType` in
 /// it, and where that is missing, by the fields.
 pub(crate) fn parse(bytes: &[u8], what: &str) -> Result<Document, ImageError> {
-    let invalid = |reason: String| ImageError::Invalid {
-        what: what.into(),
-        reason,
-        consumer_message: None,
-    };
+    let invalid =
+        |reason: String| ImageError::Invalid { what: what.into(), reason, consumer_message: None };
     let raw: RawManifest = serde_json::from_slice(bytes).map_err(|error| {
-        invalid(format!(
-            "the manifest is not valid: {}",
-            one_line(&error.to_string())
-        ))
+        invalid(format!("the manifest is not valid: {}", one_line(&error.to_string())))
     })?;
     if raw.schema_version == Some(1) {
         return Err(invalid(
@@ -145,15 +137,10 @@ pub(crate) fn parse(bytes: &[u8], what: &str) -> Result<Document, ImageError> {
             .collect::<Result<Vec<_>, _>>()
     };
     if is_index {
-        return Ok(Document::Index(checked(
-            raw.manifests.unwrap_or_default(),
-            "manifests",
-        )?));
+        return Ok(Document::Index(checked(raw.manifests.unwrap_or_default(), "manifests")?));
     }
     if raw.layers.is_none() && raw.config.is_none() {
-        return Err(invalid(
-            "the manifest has neither layers nor a config".into(),
-        ));
+        return Err(invalid("the manifest has neither layers nor a config".into()));
     }
     Ok(Document::Manifest(Box::new(Manifest {
         media_type,
@@ -173,9 +160,6 @@ fn descriptor(raw: RawDescriptor) -> Result<Descriptor, super::InvalidDigest> {
         digest: raw.digest.parse()?,
         size: raw.size,
         annotations: raw.annotations,
-        platform: raw.platform.map(|p| Platform {
-            os: p.os,
-            architecture: p.architecture,
-        }),
+        platform: raw.platform.map(|p| Platform { os: p.os, architecture: p.architecture }),
     })
 }

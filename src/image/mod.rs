@@ -25,6 +25,8 @@ mod runtime_config;
 mod shape;
 mod tarball;
 mod timing;
+mod token;
+mod transport;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -97,10 +99,7 @@ pub struct Platform {
 impl Default for Platform {
     /// linux/amd64: what Istio and Envoy Gateway ask for, whatever machine they run on.
     fn default() -> Self {
-        Self {
-            os: "linux".into(),
-            architecture: "amd64".into(),
-        }
+        Self { os: "linux".into(), architecture: "amd64".into() }
     }
 }
 
@@ -149,13 +148,7 @@ pub struct Note {
 
 impl Note {
     pub(crate) fn new(rule: &'static str, severity: Severity, message: impl Into<String>) -> Self {
-        Self {
-            rule,
-            severity,
-            message: message.into(),
-            help: None,
-            consumer_message: None,
-        }
+        Self { rule, severity, message: message.into(), help: None, consumer_message: None }
     }
 
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {

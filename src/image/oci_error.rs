@@ -1,15 +1,15 @@
-//! What a failed request to a registry means. oci-client keeps the parts of an answer in different
-//! places, and the cause of a failed connection only in the chain of sources.
+//! What a failed request to a registry means.
 
 use super::credentials::Credentials;
 use super::error::{chain, one_line};
+use super::transport::{Endpoint, Problem};
 use super::{ImageError, RegistryReference};
-use oci_distribution::errors::{DigestError, OciDistributionError, OciEnvelope, OciErrorCode};
+use oci_distribution::errors::{OciEnvelope, OciErrorCode};
+use std::time::Duration;
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request {
-    Token,
     Manifest,
     Blob,
 }
@@ -19,6 +19,8 @@ pub(crate) struct Failure {
     pub error: ImageError,
     /// Whether another try may help.
     pub may_pass: bool,
+    /// How long the registry wants to be left alone before that.
+    pub retry_after: Option<Duration>,
 }
 
 /// What an answer of the registry means.
@@ -26,107 +28,80 @@ enum Meaning {
     NotFound,
     Unauthorized,
     RateLimited,
-    /// 5xx and the two 4xx that are about time.
+    /// 5xx, and the 4xx that is about time.
     Trouble,
     Refused,
 }
 
 impl Failure {
     pub(crate) fn of(
-        error: OciDistributionError,
+        problem: Problem,
         request: Request,
         what: &str,
         reference: &RegistryReference,
         credentials: &Credentials,
     ) -> Self {
-        use OciDistributionError as E;
-        let (meaning, reason) = match error {
-            E::RegistryError { envelope, .. } => {
-                (meaning_of_envelope(&envelope), envelope_text(&envelope))
+        let (endpoint, status, body, retry_after) = match problem {
+            Problem::Answer { endpoint, status, body, retry_after } => {
+                (endpoint, status.as_u16(), body, retry_after)
             }
-            E::ServerError { code, message, .. } => {
-                (meaning_of_status(code), status_text(code, &message))
-            }
-            E::UnauthorizedError { .. } => (
-                Meaning::Unauthorized,
-                "the registry answered 401 Unauthorized".into(),
-            ),
-            E::AuthenticationFailure(answer) => token_failure(&answer),
-            E::DigestError(DigestError::VerificationError { expected, actual }) => {
-                return Self::lasting(ImageError::DigestMismatch {
+            Problem::Transport(error) => return Self::transport(&error, what, reference),
+            Problem::Content(error) => return Self::lasting(error),
+            Problem::Refused { reason, help } => {
+                return Self::lasting(ImageError::Unreachable {
                     what: what.into(),
-                    expected,
-                    actual,
+                    reason,
+                    help: help.into(),
                 });
             }
-            E::DigestError(error) => {
-                return Self::lasting(ImageError::Invalid {
-                    what: what.into(),
-                    reason: format!("the registry's digest header: {}", chain(&error)),
-                    consumer_message: None,
-                });
+        };
+        let may_pass = matches!(status, 408 | 429 | 500..=599);
+        let retry_after = retry_after.filter(|_| matches!(status, 429 | 503));
+        let envelope = serde_json::from_slice::<OciEnvelope>(&body).ok();
+        let meaning = meaning(endpoint, status, envelope.as_ref());
+        let mut reason = answer_text(endpoint, status, envelope.as_ref(), &body);
+        if let Some(delay) = retry_after {
+            reason.push_str(&format!(" (it asks to wait {} s)", delay.as_secs()));
+        }
+        let (what, host) = (what.to_owned(), reference.registry());
+        let error = match meaning {
+            Meaning::NotFound => {
+                let help = match request {
+                    Request::Blob => "push the image again: the registry has its manifest, but not all of its blobs".into(),
+                    Request::Manifest => format!("check the name and the tag or digest, and that {host} is the registry"),
+                };
+                ImageError::NotFound { what, reason, help }
             }
-            // Everything else is about the connection, or an answer that makes no sense.
-            error => return Self::transport(&error, what, reference),
+            Meaning::Unauthorized => {
+                let credentials = credentials.origin.clone();
+                ImageError::Unauthorized { what, host: host.into(), credentials, reason }
+            }
+            Meaning::RateLimited => {
+                let reason = format!("the registry limits the rate of requests: {reason}");
+                let help = format!(
+                    "try again later; logged-in users may often do more: `docker login {host}`"
+                );
+                ImageError::Unreachable { what, reason, help }
+            }
+            Meaning::Trouble => {
+                let help = "the registry has trouble of its own: try again later".into();
+                ImageError::Unreachable { what, reason, help }
+            }
+            Meaning::Refused => {
+                let reason = format!("the registry refused the request: {reason}");
+                let help =
+                    format!("check that {host} is an OCI registry and that the name is right");
+                ImageError::Unreachable { what, reason, help }
+            }
         };
-        let host = reference.registry();
-        let (error, may_pass) = match meaning {
-            Meaning::NotFound => (
-                ImageError::NotFound {
-                    what: what.into(),
-                    reason,
-                    help: match request {
-                        Request::Blob => "push the image again: the registry has its manifest, but not all of its blobs".into(),
-                        _ => format!("check the name and the tag or digest, and that {host} is the registry"),
-                    },
-                },
-                false,
-            ),
-            Meaning::Unauthorized => (
-                ImageError::Unauthorized {
-                    what: what.into(),
-                    host: host.into(),
-                    credentials: credentials.origin.clone(),
-                    reason,
-                },
-                false,
-            ),
-            Meaning::RateLimited => (
-                ImageError::Unreachable {
-                    what: what.into(),
-                    reason: format!("the registry limits the rate of requests: {reason}"),
-                    help: format!("try again later; logged-in users may often do more: `docker login {host}`"),
-                },
-                true,
-            ),
-            Meaning::Trouble => (
-                ImageError::Unreachable {
-                    what: what.into(),
-                    reason,
-                    help: "the registry has trouble of its own: try again later".into(),
-                },
-                true,
-            ),
-            Meaning::Refused => (
-                ImageError::Unreachable {
-                    what: what.into(),
-                    reason: format!("the registry refused the request: {reason}"),
-                    help: format!("check that {host} is an OCI registry and that the name is right"),
-                },
-                false,
-            ),
-        };
-        Self { error, may_pass }
+        Self { error, may_pass, retry_after }
     }
 
     fn lasting(error: ImageError) -> Self {
-        Self {
-            error,
-            may_pass: false,
-        }
+        Self { error, may_pass: false, retry_after: None }
     }
 
-    fn transport(error: &OciDistributionError, what: &str, reference: &RegistryReference) -> Self {
+    fn transport(error: &reqwest::Error, what: &str, reference: &RegistryReference) -> Self {
         let reason = chain(error);
         let host = reference.registry();
         let certificate = reason.contains("certificate");
@@ -143,32 +118,29 @@ impl Failure {
                 "check that {host} is the right host and port, and that it can be reached from here"
             )
         };
-        let passes = matches!(
-            error,
-            OciDistributionError::RequestError(_) | OciDistributionError::IoError(_)
-        );
         Self {
-            error: ImageError::Unreachable {
-                what: what.into(),
-                reason,
-                help,
-            },
-            may_pass: passes && !certificate && !not_tls,
+            error: ImageError::Unreachable { what: what.into(), reason, help },
+            may_pass: !certificate && !not_tls && !error.is_builder(),
+            retry_after: None,
         }
     }
 }
 
-fn meaning_of_status(code: u16) -> Meaning {
-    match code {
-        404 => Meaning::NotFound,
-        401 | 403 => Meaning::Unauthorized,
-        429 => Meaning::RateLimited,
-        408 | 425 | 500..=599 => Meaning::Trouble,
+/// The codes of the distribution specification say more than most of the numbers.
+fn meaning(endpoint: Endpoint, status: u16, envelope: Option<&OciEnvelope>) -> Meaning {
+    match (endpoint, status) {
+        (_, 429) => Meaning::RateLimited,
+        (_, 408 | 500..=599) => Meaning::Trouble,
+        (Endpoint::Token, 400..=499) | (_, 401) => Meaning::Unauthorized,
+        (_, 400..=499) => match (envelope.map(meaning_of_envelope), status) {
+            (Some(Meaning::Refused) | None, 403) => Meaning::Unauthorized,
+            (Some(Meaning::Refused) | None, 404) => Meaning::NotFound,
+            (meaning, _) => meaning.unwrap_or(Meaning::Refused),
+        },
         _ => Meaning::Refused,
     }
 }
 
-/// oci-client drops the status where the body is an error of the distribution specification.
 fn meaning_of_envelope(envelope: &OciEnvelope) -> Meaning {
     use OciErrorCode::*;
     match envelope.errors.first().map(|error| &error.code) {
@@ -194,41 +166,26 @@ fn envelope_text(envelope: &OciEnvelope) -> String {
         }
         text
     });
-    match one_line(&errors.collect::<Vec<_>>().join("; ")) {
-        empty if empty.is_empty() => "the registry gave no reason".into(),
-        text => text,
-    }
+    one_line(&errors.collect::<Vec<_>>().join("; "))
 }
 
-fn status_text(code: u16, body: &str) -> String {
+fn answer_text(
+    endpoint: Endpoint,
+    status: u16,
+    envelope: Option<&OciEnvelope>,
+    body: &[u8],
+) -> String {
+    let answer = match endpoint {
+        Endpoint::Registry => format!("the registry answered {status}"),
+        Endpoint::Token => format!("the token endpoint answered {status}"),
+    };
+    let text = match envelope {
+        Some(envelope) => envelope_text(envelope),
+        None => one_line(&String::from_utf8_lossy(body)),
+    };
     // A page for people says nothing that the number does not.
-    let is_page = body.trim_start().starts_with('<');
-    let answer = format!("the registry answered {code}");
-    let body = match serde_json::from_str::<OciEnvelope>(body) {
-        Ok(envelope) => envelope_text(&envelope),
-        Err(_) => one_line(body),
-    };
-    match body.is_empty() || is_page {
+    match text.is_empty() || text.starts_with('<') {
         true => answer,
-        false => format!("{answer}: {body}"),
+        false => format!("{answer}: {text}"),
     }
-}
-
-/// The token endpoint's status is not kept, only its body.
-fn token_failure(answer: &str) -> (Meaning, String) {
-    let text = match serde_json::from_str::<OciEnvelope>(answer) {
-        Ok(envelope) => {
-            let text = envelope_text(&envelope);
-            if let Meaning::RateLimited = meaning_of_envelope(&envelope) {
-                return (Meaning::RateLimited, text);
-            }
-            text
-        }
-        Err(_) => one_line(answer),
-    };
-    let said = match text.is_empty() || text.starts_with('<') {
-        true => "the token endpoint refused".into(),
-        false => format!("the token endpoint answered {text}"),
-    };
-    (Meaning::Unauthorized, said)
 }

@@ -104,9 +104,7 @@ async fn download<C: Content>(
         let descriptor = descriptor.cloned();
         async move {
             match descriptor {
-                Some(d) => content::get(content, &d, MAX_DOCUMENT_BYTES, progress)
-                    .await
-                    .map(Some),
+                Some(d) => content::get(content, &d, MAX_DOCUMENT_BYTES, progress).await.map(Some),
                 None => Ok::<Option<Blob>, ImageError>(None),
             }
         }
@@ -162,10 +160,7 @@ async fn unpack(
                 super::Algorithm::Sha256 => digest,
                 super::Algorithm::Sha512 => timed(&mut verify, || Digest::sha256(&blob)),
             };
-            let found = Found {
-                module: blob,
-                ..Found::default()
-            };
+            let found = Found { module: blob, ..Found::default() };
             return Ok((Ok(found), sha256.hex().to_owned(), verify));
         }
         let (found, sha256) = timed(&mut verify, || {
@@ -204,29 +199,19 @@ fn archive_error(failure: Failure, layer: &Descriptor, manifest: &Manifest) -> I
             consumer_message: consumer_message(consumer),
             help: REBUILD.into(),
         },
-        Failure::Broken { reason, consumer } => ImageError::Invalid {
-            what,
-            reason,
-            consumer_message: consumer_message(consumer),
-        },
-        Failure::TooLarge {
-            what: part,
-            limit,
-            actual,
-        } => ImageError::TooLarge {
-            what: format!("{part} in {what}"),
-            limit,
-            actual,
-        },
+        Failure::Broken { reason, consumer } => {
+            ImageError::Invalid { what, reason, consumer_message: consumer_message(consumer) }
+        }
+        Failure::TooLarge { what: part, limit, actual } => {
+            ImageError::TooLarge { what: format!("{part} in {what}"), limit, actual }
+        }
     }
 }
 
 /// What keeps consumers from taking the image, and what is merely odd about it.
 fn shape_notes(plan: &Plan<'_>, manifest: &Manifest, unpacked: &Unpacked, notes: &mut Vec<Note>) {
     let objection = consumer::objection(manifest).or_else(|| {
-        unpacked
-            .consumer_error
-            .and_then(|error| consumer::archive_objection(manifest, error))
+        unpacked.consumer_error.and_then(|error| consumer::archive_objection(manifest, error))
     });
     if let Some(text) = objection {
         notes.push(

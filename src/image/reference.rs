@@ -1,6 +1,7 @@
 //! What a string on the command line names. Paths are recognised before references are parsed,
 //! because `oci-client` takes nearly any word for an image on Docker Hub.
 
+use super::FetchOptions;
 use super::digest::{Digest, InvalidDigest};
 use oci_distribution::Reference;
 use std::fmt;
@@ -78,25 +79,22 @@ impl RegistryReference {
     /// Parses `HOST[:PORT]/NAME[:TAG][@DIGEST]`. Without a host it is Docker Hub, without a tag and
     /// a digest it is `latest`.
     pub fn parse(s: &str) -> Result<Self, ReferenceError> {
-        let syntax = |reason: &str| ReferenceError::Syntax {
-            reference: s.into(),
-            reason: reason.into(),
-        };
+        let syntax =
+            |reason: &str| ReferenceError::Syntax { reference: s.into(), reason: reason.into() };
         if s.is_empty() {
             return Err(ReferenceError::Empty);
         }
         // The parser below has one message for everything, so the common slips come first.
         let digest = match s.split_once('@') {
             None => None,
-            Some((_, digest)) => Some(digest.parse().map_err(|source| ReferenceError::Digest {
-                reference: s.into(),
-                source,
-            })?),
+            Some((_, digest)) => Some(
+                digest
+                    .parse()
+                    .map_err(|source| ReferenceError::Digest { reference: s.into(), source })?,
+            ),
         };
         if s.contains("://") {
-            return Err(syntax(
-                "a reference has no scheme other than oci:// or docker://",
-            ));
+            return Err(syntax("a reference has no scheme other than oci:// or docker://"));
         }
         if s.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(syntax("a reference has no spaces in it"));
@@ -113,7 +111,7 @@ impl RegistryReference {
             })?,
         };
         // `UPPER/case` passes the parser: its first part could have been a host.
-        if inner.repository().chars().any(|c| c.is_uppercase()) {
+        if inner.repository().chars().any(char::is_uppercase) {
             return Err(syntax("the repository name must be lowercase"));
         }
         if let Some((_, port)) = inner.registry().rsplit_once(':')
@@ -150,8 +148,14 @@ impl RegistryReference {
         is_loopback(self.registry())
     }
 
-    pub(crate) fn inner(&self) -> &Reference {
-        &self.inner
+    /// Whether the registry is talked to without TLS.
+    pub(crate) fn is_plain_http(&self, options: &FetchOptions) -> bool {
+        self.is_loopback() || options.plain_http
+    }
+
+    /// The host and port to connect to. They are others than those of the name for Docker Hub.
+    pub(crate) fn host(&self) -> &str {
+        self.inner.resolve_registry()
     }
 }
 
@@ -192,7 +196,8 @@ fn parse_ipv6(rest: &str) -> Option<Reference> {
     })
 }
 
-fn is_loopback(registry: &str) -> bool {
+/// Whether a host, with or without a port, is this machine's loopback.
+pub(crate) fn is_loopback(registry: &str) -> bool {
     let host = match registry.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => registry.split(':').next().unwrap_or(registry),
@@ -243,10 +248,7 @@ impl Source {
         }
         if let Some(path) = s.strip_prefix("file:") {
             return match path.strip_prefix("//").unwrap_or(path) {
-                "" => Err(ReferenceError::MissingPath {
-                    reference: s.into(),
-                    prefix: "file:",
-                }),
+                "" => Err(ReferenceError::MissingPath { reference: s.into(), prefix: "file:" }),
                 path => Ok(Source::File(path.into())),
             };
         }
@@ -261,10 +263,7 @@ impl Source {
         }
         let path = Path::new(s);
         if path.join("oci-layout").exists() {
-            return Ok(Source::OciLayout {
-                path: path.into(),
-                selector: None,
-            });
+            return Ok(Source::OciLayout { path: path.into(), selector: None });
         }
         if path.exists() {
             return Ok(Source::File(path.into()));
@@ -288,9 +287,7 @@ fn looks_like_path(s: &str) -> bool {
     let lower = s.to_ascii_lowercase();
     ["/", "./", "../", "~/"].iter().any(|p| s.starts_with(p))
         || matches!(s, "." | ".." | "~")
-        || [".wasm", ".wat", ".tar", ".tar.gz", ".tgz"]
-            .iter()
-            .any(|end| lower.ends_with(end))
+        || [".wasm", ".wat", ".tar", ".tar.gz", ".tgz"].iter().any(|end| lower.ends_with(end))
 }
 
 /// `PATH[:TAG][@DIGEST]`, where the digest wins over the tag. A path may have colons in it: the
@@ -303,20 +300,16 @@ fn parse_layout(reference: &str, s: &str) -> Result<Source, ReferenceError> {
                 prefix: "oci:",
             });
         }
-        Ok(Source::OciLayout {
-            path: path.into(),
-            selector,
-        })
+        Ok(Source::OciLayout { path: path.into(), selector })
     };
     if Path::new(s).is_dir() {
         return layout(s, None);
     }
     let (name, digest) = match s.rsplit_once('@') {
         Some((name, digest)) if digest.contains(':') && !digest.contains('/') => {
-            let digest = digest.parse().map_err(|source| ReferenceError::Digest {
-                reference: reference.into(),
-                source,
-            })?;
+            let digest = digest
+                .parse()
+                .map_err(|source| ReferenceError::Digest { reference: reference.into(), source })?;
             (name, Some(digest))
         }
         _ => (s, None),

@@ -48,21 +48,13 @@ const ENVOY: &str = "envoy_proxy";
 const ABI_SPELLINGS: [(&str, Option<&str>); 4] = [
     ("abiVersions", None),
     ("abi_versions", Some("a spelling of wasme's reader")),
-    (
-        "abiVersion",
-        Some("the spelling of the specification's text"),
-    ),
-    (
-        "abi_version",
-        Some("the spec's example spelling, not its table's"),
-    ),
+    ("abiVersion", Some("the spelling of the specification's text")),
+    ("abi_version", Some("the spec's example spelling, not its table's")),
 ];
 
 /// Spellings of the root ids, and whose they are where they are not the specification's.
-const ROOT_SPELLINGS: [(&str, Option<&str>); 2] = [
-    ("root_ids", None),
-    ("rootIds", Some("the spelling that wasme writes")),
-];
+const ROOT_SPELLINGS: [(&str, Option<&str>); 2] =
+    [("root_ids", None), ("rootIds", Some("the spelling that wasme writes"))];
 
 pub(crate) fn is_blank(bytes: &[u8]) -> bool {
     trim(bytes).is_empty()
@@ -84,11 +76,9 @@ impl Reading {
                 return reading;
             }
         };
-        reading
-            .notes
-            .push(Note::new("config/missing", Severity::Note, missing).help(
-                "add a runtime-config.json that names the type, the ABI versions and the root ids",
-            ));
+        reading.notes.push(Note::new("config/missing", Severity::Note, missing).help(
+            "add a runtime-config.json that names the type, the ABI versions and the root ids",
+        ));
         reading
     }
 
@@ -97,10 +87,9 @@ impl Reading {
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         match serde_json::from_slice::<Value>(text) {
             Ok(Value::Object(object)) => self.read(object),
-            Ok(other) => self.invalid(format!(
-                "the runtime config is {}, not an object",
-                kind(&other)
-            )),
+            Ok(other) => {
+                self.invalid(format!("the runtime config is {}, not an object", kind(&other)));
+            }
             Err(error) => {
                 let message = error.to_string();
                 let message = message.split(" at line ").next().unwrap_or_default();
@@ -131,12 +120,8 @@ impl Reading {
         let r#type = self.read_type(&object);
         let abi_versions = self.read_abi_versions(&object);
         let root_ids = self.read_root_ids(&object);
-        self.config = Some(RuntimeConfig {
-            r#type,
-            abi_versions,
-            root_ids,
-            raw: Value::Object(object),
-        });
+        self.config =
+            Some(RuntimeConfig { r#type, abi_versions, root_ids, raw: Value::Object(object) });
     }
 
     fn read_type(&mut self, object: &Map<String, Value>) -> Option<String> {
@@ -200,30 +185,22 @@ impl Reading {
                     versions.push(version.clone());
                 }
                 Value::Array(items) => self.read_strings(key, items, &mut versions),
-                other => self.invalid(format!(
-                    "`{key}` is {}, not an array of strings",
-                    kind(other)
-                )),
+                other => {
+                    self.invalid(format!("`{key}` is {}, not an array of strings", kind(other)));
+                }
             }
         }
         if fields.len() > 1 {
             self.note(
                 ABI,
                 Severity::Note,
-                format!(
-                    "the ABI versions are declared more than once: {}",
-                    fields.join(", ")
-                ),
+                format!("the ABI versions are declared more than once: {}", fields.join(", ")),
             );
         }
         // Two spellings with the same version are not worth a second note.
         dedup(&mut versions);
         if versions.is_empty() {
-            self.note(
-                ABI,
-                Severity::Note,
-                "the runtime config declares no ABI version",
-            );
+            self.note(ABI, Severity::Note, "the runtime config declares no ABI version");
         }
         versions
     }
@@ -256,12 +233,8 @@ impl Reading {
         }
         if ids.is_empty() {
             self.notes.push(
-                Note::new(
-                    ROOTS,
-                    Severity::Note,
-                    "the runtime config names no root ids",
-                )
-                .help("list them in config.root_ids, so that each can be tested"),
+                Note::new(ROOTS, Severity::Note, "the runtime config names no root ids")
+                    .help("list them in config.root_ids, so that each can be tested"),
             );
         }
         ids
@@ -277,10 +250,9 @@ impl Reading {
         match value {
             None | Some(Value::Null) => return,
             Some(Value::Array(items)) => self.read_strings(path, items, ids),
-            Some(other) => self.invalid(format!(
-                "`{path}` is {}, not an array of strings",
-                kind(other)
-            )),
+            Some(other) => {
+                self.invalid(format!("`{path}` is {}, not an array of strings", kind(other)));
+            }
         }
         if let Some(deviation) = deviation {
             self.note(
@@ -331,10 +303,7 @@ impl Reading {
             .filter(|version| !version.is_empty())
             .collect();
         let r#type = annotations.get("module.wasm.runtime/type");
-        let has_abi = self
-            .config
-            .as_ref()
-            .is_some_and(|c| !c.abi_versions.is_empty());
+        let has_abi = self.config.as_ref().is_some_and(|c| !c.abi_versions.is_empty());
         let has_type = self.config.as_ref().is_some_and(|c| c.r#type.is_some());
         let take_abi = !versions.is_empty() && !has_abi;
         let take_type = r#type.filter(|_| !has_type);
@@ -415,9 +384,6 @@ fn excerpt(text: &[u8], line: usize, column: usize) -> String {
     if part.is_empty() {
         return String::new();
     }
-    let (before, after) = (
-        if from > 0 { "…" } else { "" },
-        if to < line.len() { "…" } else { "" },
-    );
+    let (before, after) = (if from > 0 { "…" } else { "" }, if to < line.len() { "…" } else { "" });
     format!(", near `{before}{part}{after}`")
 }

@@ -115,10 +115,7 @@ const RAW: [(&str, Shape); 6] = [
 /// An archive in the last layer wins over a content layer, as it does for the consumers.
 pub(crate) fn recognise(manifest: &Manifest) -> Option<Plan<'_>> {
     let config_layer = manifest.layers.iter().find(|l| is_config(&l.media_type));
-    let manifest_config = manifest
-        .config
-        .as_ref()
-        .filter(|config| is_config(&config.media_type));
+    let manifest_config = manifest.config.as_ref().filter(|config| is_config(&config.media_type));
     if let Some(last) = manifest.layers.last().filter(|l| is_archive(&l.media_type)) {
         return Some(Plan {
             shape: archive_shape(manifest),
@@ -129,11 +126,8 @@ pub(crate) fn recognise(manifest: &Manifest) -> Option<Plan<'_>> {
         });
     }
     RAW.iter().find_map(|(media_type, shape)| {
-        let of_type: Vec<_> = manifest
-            .layers
-            .iter()
-            .filter(|layer| layer.media_type == *media_type)
-            .collect();
+        let of_type: Vec<_> =
+            manifest.layers.iter().filter(|layer| layer.media_type == *media_type).collect();
         let first = of_type.first()?;
         Some(Plan {
             shape: raw_shape(manifest, *shape),
@@ -169,10 +163,7 @@ fn archive_shape(manifest: &Manifest) -> Shape {
 }
 
 fn raw_shape(manifest: &Manifest, shape: Shape) -> Shape {
-    let is_policy = manifest
-        .annotations
-        .keys()
-        .any(|key| key.starts_with("io.kubewarden."));
+    let is_policy = manifest.annotations.keys().any(|key| key.starts_with("io.kubewarden."));
     if shape == Shape::WasmToOci && is_policy {
         return Shape::Kubewarden;
     }

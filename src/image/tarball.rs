@@ -29,21 +29,11 @@ pub(crate) struct Found {
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The archive is intact and has none.
-    NoModule {
-        reason: String,
-        consumer: Option<String>,
-    },
+    NoModule { reason: String, consumer: Option<String> },
     /// The archive is broken.
-    Broken {
-        reason: String,
-        consumer: Option<String>,
-    },
+    Broken { reason: String, consumer: Option<String> },
     /// The module, or what is in front of it, is over the limit.
-    TooLarge {
-        what: String,
-        limit: u64,
-        actual: Option<u64>,
-    },
+    TooLarge { what: String, limit: u64, actual: Option<u64> },
 }
 
 /// What the consumers say of a layer that does not begin as gzip does.
@@ -69,35 +59,26 @@ fn sniff(layer: &[u8]) -> Compression {
 /// `plugin.wasm`, in whatever directory.
 pub(crate) fn extract(layer: &[u8], max_module_bytes: u64) -> Result<Found, Failure> {
     let not_gzip = |reason: &str| {
-        Err(Failure::NoModule {
-            reason: reason.into(),
-            consumer: Some(NOT_GZIP.into()),
-        })
+        Err(Failure::NoModule { reason: reason.into(), consumer: Some(NOT_GZIP.into()) })
     };
     match sniff(layer) {
         // A layer may be several gzip members in a row, of which `GzDecoder` would read only one.
         Compression::Gzip => walk(MultiGzDecoder::new(layer), max_module_bytes),
         Compression::Zstd => not_gzip("the layer is compressed with zstd, where gzip is expected"),
-        Compression::None if layer.is_empty() => Err(Failure::Broken {
-            reason: "the layer is empty".into(),
-            consumer: None,
-        }),
+        Compression::None if layer.is_empty() => {
+            Err(Failure::Broken { reason: "the layer is empty".into(), consumer: None })
+        }
         Compression::None if layer.starts_with(b"\0asm") => {
             not_gzip("the layer is a bare module, where a tar archive is expected")
         }
         Compression::None => match walk(layer, max_module_bytes) {
-            Ok(found) => Ok(Found {
-                consumer_error: Some(NOT_GZIP),
-                ..found
-            }),
-            Err(Failure::NoModule { reason, .. }) => Err(Failure::NoModule {
-                reason,
-                consumer: Some(NOT_GZIP.into()),
-            }),
-            Err(Failure::Broken { reason, .. }) => Err(Failure::Broken {
-                reason,
-                consumer: Some(NOT_GZIP.into()),
-            }),
+            Ok(found) => Ok(Found { consumer_error: Some(NOT_GZIP), ..found }),
+            Err(Failure::NoModule { reason, .. }) => {
+                Err(Failure::NoModule { reason, consumer: Some(NOT_GZIP.into()) })
+            }
+            Err(Failure::Broken { reason, .. }) => {
+                Err(Failure::Broken { reason, consumer: Some(NOT_GZIP.into()) })
+            }
             Err(too_large) => Err(too_large),
         },
     }
@@ -130,10 +111,7 @@ impl<R: Read> Read for Limited<R> {
 
 fn walk(reader: impl Read, max_module_bytes: u64) -> Result<Found, Failure> {
     let limit = max_module_bytes.saturating_add(MAX_OTHER_BYTES);
-    let mut archive = Archive::new(Limited {
-        inner: reader,
-        left: limit,
-    });
+    let mut archive = Archive::new(Limited { inner: reader, left: limit });
     let mut found = Found::default();
     let mut have_module = false;
     let mut names = Vec::new();
@@ -185,10 +163,9 @@ fn walk(reader: impl Read, max_module_bytes: u64) -> Result<Found, Failure> {
                 ));
             }
         } else if base == MODULE {
-            found.remarks.push((
-                format!("the layer has a second {MODULE}; the first is used"),
-                None,
-            ));
+            found
+                .remarks
+                .push((format!("the layer has a second {MODULE}; the first is used"), None));
         } else if base == CONFIG && found.config.is_none() {
             read_config(&mut entry, &mut found);
         } else if names.len() < 5 && !entry.header().entry_type().is_dir() {
@@ -203,9 +180,7 @@ fn walk(reader: impl Read, max_module_bytes: u64) -> Result<Found, Failure> {
             [] => format!("the last layer has no {MODULE}"),
             names => format!("the last layer has no {MODULE}, only {}", names.join(", ")),
         },
-        consumer: Some(format!(
-            "could not extract wasm binary: {MODULE} not found in the archive"
-        )),
+        consumer: Some(format!("could not extract wasm binary: {MODULE} not found in the archive")),
     })
 }
 
@@ -223,10 +198,7 @@ fn check_is_file(entry: &tar::Entry<'_, impl Read>, name: &str) -> Result<(), Fa
         .map(|target| format!(" to {}", one_line(&String::from_utf8_lossy(&target))))
         .unwrap_or_default();
     Err(Failure::NoModule {
-        reason: format!(
-            "{} in the last layer is {kind}{target}, not a file",
-            one_line(name)
-        ),
+        reason: format!("{} in the last layer is {kind}{target}, not a file", one_line(name)),
         consumer: Some("fetched Wasm binary is invalid".into()),
     })
 }
@@ -238,11 +210,7 @@ fn read_module(
 ) -> Result<Vec<u8>, Failure> {
     let size = entry.size();
     if size > limit {
-        return Err(Failure::TooLarge {
-            what: MODULE.into(),
-            limit,
-            actual: Some(size),
-        });
+        return Err(Failure::TooLarge { what: MODULE.into(), limit, actual: Some(size) });
     }
     let mut module = Vec::new();
     let read = entry.read_to_end(&mut module);
@@ -256,9 +224,7 @@ fn read_module(
             reason: format!(
                 "the archive ends inside {MODULE}: {} of {size} bytes are there{}",
                 module.len(),
-                read.err()
-                    .map(|e| format!(" ({})", one_line(&e.to_string())))
-                    .unwrap_or_default()
+                read.err().map(|e| format!(" ({})", one_line(&e.to_string()))).unwrap_or_default()
             ),
             consumer: Some(format!(
                 "could not extract wasm binary: failed to read {MODULE}: unexpected EOF"
@@ -270,9 +236,7 @@ fn read_module(
 fn read_config(entry: &mut tar::Entry<'_, impl Read>, found: &mut Found) {
     let size = entry.size();
     if !entry.header().entry_type().is_file() {
-        found
-            .remarks
-            .push((format!("{CONFIG} in the layer is not a file"), None));
+        found.remarks.push((format!("{CONFIG} in the layer is not a file"), None));
     } else if size > MAX_DOCUMENT_BYTES {
         found.remarks.push((
             format!("{CONFIG} has {size} bytes, more than the {MAX_DOCUMENT_BYTES} that are read"),
@@ -283,9 +247,7 @@ fn read_config(entry: &mut tar::Entry<'_, impl Read>, found: &mut Found) {
         if entry.read_to_end(&mut config).is_ok() && config.len() as u64 == size {
             found.config = Some(config);
         } else {
-            found
-                .remarks
-                .push((format!("the archive ends inside {CONFIG}"), None));
+            found.remarks.push((format!("the archive ends inside {CONFIG}"), None));
         }
     }
 }
@@ -297,11 +259,7 @@ fn is_over_limit(error: &io::Error) -> bool {
 
 fn broken(error: &io::Error, limit: u64) -> Failure {
     if is_over_limit(error) {
-        return Failure::TooLarge {
-            what: "the unpacked layer".into(),
-            limit,
-            actual: None,
-        };
+        return Failure::TooLarge { what: "the unpacked layer".into(), limit, actual: None };
     }
     let text = one_line(&error.to_string());
     // Of other damage their reader has other things to say, which are not known here.

@@ -3,6 +3,8 @@
 use std::ops::AddAssign;
 use std::time::Instant;
 
+use crate::cpu_time;
+
 /// The time that a stage took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StageTime {
@@ -55,11 +57,7 @@ impl Stopwatch {
     }
 
     fn with(clock: CpuClock) -> Self {
-        Self {
-            cpu_start: cpu_ns(clock),
-            start: Instant::now(),
-            clock,
-        }
+        Self { cpu_start: cpu_ns(clock), start: Instant::now(), clock }
     }
 
     pub(crate) fn elapsed(&self) -> StageTime {
@@ -78,24 +76,9 @@ pub(crate) fn timed<T>(total: &mut StageTime, work: impl FnOnce() -> T) -> T {
     result
 }
 
-#[cfg(unix)]
 fn cpu_ns(clock: CpuClock) -> u64 {
-    let id = match clock {
-        CpuClock::Thread => libc::CLOCK_THREAD_CPUTIME_ID,
-        CpuClock::Process => libc::CLOCK_PROCESS_CPUTIME_ID,
-    };
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `time` is a valid timespec for the call to fill in.
-    if unsafe { libc::clock_gettime(id, &mut time) } != 0 {
-        return 0;
+    match clock {
+        CpuClock::Thread => cpu_time::of_this_thread(),
+        CpuClock::Process => cpu_time::of_the_process(),
     }
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-#[cfg(not(unix))]
-fn cpu_ns(_clock: CpuClock) -> u64 {
-    0
 }

@@ -120,7 +120,7 @@ pub enum ParseError {
 
 impl From<wasmparser::BinaryReaderError> for ParseError {
     fn from(error: wasmparser::BinaryReaderError) -> Self {
-        Self::Malformed { message: error.message().to_owned(), offset: error.offset() as usize }
+        Self::Malformed { message: error.message().to_owned(), offset: error.offset() }
     }
 }
 
@@ -226,7 +226,7 @@ fn section(payload: Payload<'_>, facts: &mut Facts, types: &mut Types) -> Result
             }
         }
         Payload::ImportSection(reader) => {
-            let offset = reader.range().start as usize;
+            let offset = reader.range().start;
             for import in reader.into_imports() {
                 let import = import?;
                 let kind = match import.ty {
@@ -279,7 +279,7 @@ fn section(payload: Payload<'_>, facts: &mut Facts, types: &mut Types) -> Result
             }
         }
         Payload::ExportSection(reader) => {
-            let offset = reader.range().start as usize;
+            let offset = reader.range().start;
             for export in reader {
                 let export = export?;
                 let kind = match export.kind {

@@ -25,7 +25,7 @@ pub struct Invalid {
 
 impl From<BinaryReaderError> for Invalid {
     fn from(error: BinaryReaderError) -> Self {
-        Self { message: error.message().to_owned(), offset: error.offset() as usize }
+        Self { message: error.message().to_owned(), offset: error.offset() }
     }
 }
 

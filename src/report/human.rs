@@ -312,8 +312,8 @@ fn first_reason(verdict: &Verdict) -> Option<&Finding> {
                     Rule::LimitReached | Rule::ModuleFeature | Rule::RootNotExercised
                 )
             };
-            let warnings = || findings.iter().filter(|f| f.severity == Severity::Warning);
-            warnings().find(of_filtergate).or_else(|| warnings().next())
+            let serious = || findings.iter().filter(|f| f.severity != Severity::Note);
+            serious().find(of_filtergate).or_else(|| serious().next())
         }
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn imports(facts: &Facts, target: &Target, abi: Option<AbiVersion>) -
             Some(abi) => match target.import(abi, &import.module, &import.name, ty) {
                 ImportAnswer::Linked(_) => {}
                 ImportAnswer::OtherType(host) => {
-                    findings.push(import_type(target, &full, ty, &host))
+                    findings.push(import_type(target, &full, ty, &host));
                 }
                 ImportAnswer::Missing(known) => {
                     findings.push(missing_import(target, Some(abi), import, known));

@@ -115,6 +115,8 @@ pub fn invalid_body(bytes: &[u8], invalid: &module::Invalid) -> Finding {
 }
 
 fn bad_bytecode(reason: String) -> Finding {
+    // Some of the validator's texts are set in columns.
+    let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
     Finding::error(Rule::ModuleInvalid, format!("the module is not valid wasm: {reason}"))
         .envoy(BAD_BYTECODE)
         .help("rebuild it; `wasm-tools validate FILE` shows the same place")

@@ -116,13 +116,13 @@ impl Verdict {
     pub fn of_image_error(reference: &str, target: &Target, error: &ImageError) -> Self {
         let rule = Rule::from_name(error.rule()).unwrap_or(Rule::ImageInvalid);
         // An image that cannot be had is not the image's fault: the outcome stays open.
-        let severity = if error.is_verdict() { Severity::Error } else { Severity::Warning };
-        let mut finding = Finding::new(rule, severity, error.to_string()).help(error.help());
+        let outcome = if error.is_verdict() { Outcome::Fail } else { Outcome::Undecided };
+        let mut finding = Finding::error(rule, error.to_string()).help(error.help());
         finding.envoy_messages = error.consumer_message().map(lines).unwrap_or_default();
         Self {
             reference: reference.to_owned(),
             target: target.clone(),
-            outcome: Outcome::of(std::slice::from_ref(&finding), true),
+            outcome,
             image: None,
             module: None,
             loads: None,

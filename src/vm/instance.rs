@@ -78,7 +78,7 @@ impl Instance {
             match instance.get_export(&mut store, export.name()) {
                 Some(Extern::Memory(exported)) => memory = Some(GuestMemory::Plain(exported)),
                 Some(Extern::SharedMemory(exported)) => {
-                    memory = Some(GuestMemory::Shared(exported))
+                    memory = Some(GuestMemory::Shared(exported));
                 }
                 _ => {}
             }

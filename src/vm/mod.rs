@@ -4,16 +4,15 @@
 //! exchanges all come from it.
 
 mod engine;
+mod guest_thread;
 mod instance;
 mod template;
 mod ticker;
 mod trap;
 
 pub use engine::{Compiler, build_engine};
+pub use guest_thread::{GuestThreadError, on_a_guest_thread};
 pub use instance::{CallFailure, Callbacks, Headers, Instance, NewContext};
 pub use template::{CompileError, InstantiateError, InstantiateErrorKind, Template, VmOptions};
 pub use ticker::Ticker;
 pub use trap::{Trap, TrapKind};
-
-/// Bytes of stack that a thread needs to run guests: wasm's own and the host's under it.
-pub const THREAD_STACK_BYTES: usize = 16 << 20;

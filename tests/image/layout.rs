@@ -29,12 +29,7 @@ fn a_plain_file_may_hold_anything() {
 
 #[test]
 fn a_missing_file_is_not_found() {
-    for reference in [
-        "./missing.wasm",
-        "missing.wasm",
-        "file:missing",
-        "oci:missing:v1",
-    ] {
+    for reference in ["./missing.wasm", "missing.wasm", "file:missing", "oci:missing:v1"] {
         let error = get(reference).unwrap_err();
         assert_eq!(error.rule(), "image/not-found", "{reference}");
         assert!(!error.is_verdict());
@@ -118,10 +113,7 @@ fn a_platform_can_be_asked_for() {
     assert_eq!(layout.get("v1").unwrap().wasm, b"amd64");
     let with = |architecture: &str| {
         let options = FetchOptions {
-            platform: Platform {
-                os: "linux".into(),
-                architecture: architecture.into(),
-            },
+            platform: Platform { os: "linux".into(), architecture: architecture.into() },
             ..options()
         };
         get_with(&layout.reference("v1"), &options)
@@ -131,10 +123,7 @@ fn a_platform_can_be_asked_for() {
     let error = with("riscv64").unwrap_err();
     assert_eq!(error.consumer_message(), None);
     assert_eq!((error.rule(), error.is_verdict()), ("image/shape", true));
-    assert!(
-        error.to_string().contains("linux/amd64, linux/arm64"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("linux/amd64, linux/arm64"), "{error}");
 }
 
 #[test]
@@ -151,14 +140,9 @@ fn an_attestation_is_no_image() {
         entry[key] = value;
         entry
     };
-    let unknown = with(
-        "platform",
-        json!({ "os": "unknown", "architecture": "unknown" }),
-    );
-    let annotated = with(
-        "annotations",
-        json!({ "vnd.docker.reference.type": "attestation-manifest" }),
-    );
+    let unknown = with("platform", json!({ "os": "unknown", "architecture": "unknown" }));
+    let annotated =
+        with("annotations", json!({ "vnd.docker.reference.type": "attestation-manifest" }));
     let index = json!({ "schemaVersion": 2, "manifests": [unknown, annotated, image] });
     layout.tag("v1", index.to_string().as_bytes());
     assert_eq!(layout.get("v1").unwrap().wasm, WASM);
@@ -182,10 +166,7 @@ fn a_layout_may_be_one_image_for_several_platforms() {
 #[test]
 fn a_second_module_layer_is_named() {
     let mut layout = Layout::new();
-    let layers = vec![
-        layout.blob(CONTENT_TYPE, WASM),
-        layout.blob(CONTENT_TYPE, b"other"),
-    ];
+    let layers = vec![layout.blob(CONTENT_TYPE, WASM), layout.blob(CONTENT_TYPE, b"other")];
     let config = layout.blob(CONFIG_TYPE, CONFIG.as_bytes());
     layout.tag("v1", &manifest(config, layers));
     let image = layout.get("v1").unwrap();
@@ -207,8 +188,5 @@ fn a_sha512_digest_is_verified_too() {
     assert_eq!(image.wasm, b"hello");
     assert_eq!(image.wasm_sha256, Digest::sha256(b"hello").hex());
     fs::write(dir.join(hex), "hallo").unwrap();
-    assert_eq!(
-        layout.get("v1").unwrap_err().rule(),
-        "image/digest-mismatch"
-    );
+    assert_eq!(layout.get("v1").unwrap_err().rule(), "image/digest-mismatch");
 }

@@ -1,5 +1,6 @@
 //! Where modules come from, on the library's API.
 
+mod bounds;
 mod credentials;
 mod hostile;
 mod layout;

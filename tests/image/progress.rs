@@ -37,14 +37,7 @@ fn progress_is_told() {
     let events = recorder.0.into_inner().unwrap();
     let id = Digest::sha256(WASM).short().to_owned();
     let of_module: Vec<_> = events.iter().filter(|e| e.starts_with(&id)).collect();
-    assert_eq!(
-        of_module,
-        [
-            &format!("{id} of 8"),
-            &format!("{id} +8"),
-            &format!("{id} done")
-        ]
-    );
+    assert_eq!(of_module, [&format!("{id} of 8"), &format!("{id} +8"), &format!("{id} done")]);
     assert_eq!(events.iter().filter(|e| e.ends_with("done")).count(), 3);
 }
 

@@ -25,128 +25,23 @@ fn registry(s: &str) -> (String, String, Option<String>, Option<String>, bool) {
 fn registry_references() {
     let digest = format!("sha256:{HEX}");
     for (s, host, name, tag, pinned, loopback) in [
-        (
-            "ghcr.io/acme/filter:1.2",
-            "ghcr.io",
-            "acme/filter",
-            Some("1.2"),
-            false,
-            false,
-        ),
-        (
-            "ghcr.io/acme/filter",
-            "ghcr.io",
-            "acme/filter",
-            Some("latest"),
-            false,
-            false,
-        ),
-        (
-            "oci://ghcr.io/acme/filter:1.2",
-            "ghcr.io",
-            "acme/filter",
-            Some("1.2"),
-            false,
-            false,
-        ),
-        (
-            "docker://ghcr.io/acme/filter:1.2",
-            "ghcr.io",
-            "acme/filter",
-            Some("1.2"),
-            false,
-            false,
-        ),
-        (
-            "localhost:5000/x@DIGEST",
-            "localhost:5000",
-            "x",
-            None,
-            true,
-            true,
-        ),
-        (
-            "localhost:5000/x:v1@DIGEST",
-            "localhost:5000",
-            "x",
-            Some("v1"),
-            true,
-            true,
-        ),
+        ("ghcr.io/acme/filter:1.2", "ghcr.io", "acme/filter", Some("1.2"), false, false),
+        ("ghcr.io/acme/filter", "ghcr.io", "acme/filter", Some("latest"), false, false),
+        ("oci://ghcr.io/acme/filter:1.2", "ghcr.io", "acme/filter", Some("1.2"), false, false),
+        ("docker://ghcr.io/acme/filter:1.2", "ghcr.io", "acme/filter", Some("1.2"), false, false),
+        ("localhost:5000/x@DIGEST", "localhost:5000", "x", None, true, true),
+        ("localhost:5000/x:v1@DIGEST", "localhost:5000", "x", Some("v1"), true, true),
         ("localhost/x", "localhost", "x", Some("latest"), false, true),
-        (
-            "127.0.0.1:5000/a/b/c:v1",
-            "127.0.0.1:5000",
-            "a/b/c",
-            Some("v1"),
-            false,
-            true,
-        ),
-        (
-            "127.8.9.10/a:v1",
-            "127.8.9.10",
-            "a",
-            Some("v1"),
-            false,
-            true,
-        ),
-        (
-            "[::1]:5000/x:v1",
-            "[::1]:5000",
-            "x",
-            Some("v1"),
-            false,
-            true,
-        ),
+        ("127.0.0.1:5000/a/b/c:v1", "127.0.0.1:5000", "a/b/c", Some("v1"), false, true),
+        ("127.8.9.10/a:v1", "127.8.9.10", "a", Some("v1"), false, true),
+        ("[::1]:5000/x:v1", "[::1]:5000", "x", Some("v1"), false, true),
         ("[::1]/x@DIGEST", "[::1]", "x", None, true, true),
-        (
-            "[2001:db8::1]:5000/x",
-            "[2001:db8::1]:5000",
-            "x",
-            Some("latest"),
-            false,
-            false,
-        ),
-        (
-            "10.0.0.1:5000/x",
-            "10.0.0.1:5000",
-            "x",
-            Some("latest"),
-            false,
-            false,
-        ),
-        (
-            "localhost.example.com/x",
-            "localhost.example.com",
-            "x",
-            Some("latest"),
-            false,
-            false,
-        ),
-        (
-            "busybox",
-            "docker.io",
-            "library/busybox",
-            Some("latest"),
-            false,
-            false,
-        ),
-        (
-            "acme/filter:1",
-            "docker.io",
-            "acme/filter",
-            Some("1"),
-            false,
-            false,
-        ),
-        (
-            "ghcr.io/acme/filter.wasm:1",
-            "ghcr.io",
-            "acme/filter.wasm",
-            Some("1"),
-            false,
-            false,
-        ),
+        ("[2001:db8::1]:5000/x", "[2001:db8::1]:5000", "x", Some("latest"), false, false),
+        ("10.0.0.1:5000/x", "10.0.0.1:5000", "x", Some("latest"), false, false),
+        ("localhost.example.com/x", "localhost.example.com", "x", Some("latest"), false, false),
+        ("busybox", "docker.io", "library/busybox", Some("latest"), false, false),
+        ("acme/filter:1", "docker.io", "acme/filter", Some("1"), false, false),
+        ("ghcr.io/acme/filter.wasm:1", "ghcr.io", "acme/filter.wasm", Some("1"), false, false),
         (
             "oci://ghcr.io/acme/filter.wasm",
             "ghcr.io",
@@ -178,10 +73,7 @@ fn wrong_references() {
         ("ghcr.io/acme/filter 1", "spaces"),
         ("ghcr.io/acme/filter\n", "spaces"),
         ("ghcr.io/acme/filter@sha256:abc", "not a digest"),
-        (
-            "ghcr.io/acme/filter@md5:d41d8cd98f00b204e9800998ecf8427e",
-            "not a digest",
-        ),
+        ("ghcr.io/acme/filter@md5:d41d8cd98f00b204e9800998ecf8427e", "not a digest"),
         ("ghcr.io/acme/filter@", "not a digest"),
         ("ghcr.io:99999/acme/filter", "port"),
         ("[::1/x", "IPv6"),
@@ -201,10 +93,7 @@ fn wrong_references() {
         if s.contains("..") {
             assert!(!matches!(
                 &result,
-                Ok(Source::OciLayout {
-                    selector: Some(Selector::Digest(_)),
-                    ..
-                })
+                Ok(Source::OciLayout { selector: Some(Selector::Digest(_)), .. })
             ));
             continue;
         }
@@ -213,10 +102,7 @@ fn wrong_references() {
         assert!(!error.to_string().contains('\n'), "{s:?}");
     }
     let upper = format!("ghcr.io/x@sha256:{}", HEX.to_uppercase());
-    assert!(matches!(
-        Source::parse(&upper),
-        Err(ReferenceError::Digest { .. })
-    ));
+    assert!(matches!(Source::parse(&upper), Err(ReferenceError::Digest { .. })));
 }
 
 #[test]
@@ -232,11 +118,7 @@ fn what_looks_like_a_path_is_one() {
     ] {
         assert_eq!(Source::parse(s), Ok(Source::File(s.into())), "{s}");
     }
-    for (s, path) in [
-        ("file:x.bin", "x.bin"),
-        ("file:/a/b", "/a/b"),
-        ("file:///a/b", "/a/b"),
-    ] {
+    for (s, path) in [("file:x.bin", "x.bin"), ("file:/a/b", "/a/b"), ("file:///a/b", "/a/b")] {
         assert_eq!(Source::parse(s), Ok(Source::File(path.into())), "{s}");
     }
 }
@@ -250,52 +132,29 @@ fn existing_paths_come_first() {
     let file = file.to_str().unwrap();
     assert_eq!(Source::parse(file), Ok(Source::File(file.into())));
 
-    let layout = |path: &Path, selector| {
-        Ok(Source::OciLayout {
-            path: path.into(),
-            selector,
-        })
-    };
+    let layout = |path: &Path, selector| Ok(Source::OciLayout { path: path.into(), selector });
     let tag = |tag: &str| Some(Selector::Tag(tag.into()));
     let shown = dir.to_str().unwrap();
     assert_eq!(Source::parse(shown), layout(dir, None));
-    assert_eq!(
-        Source::parse(&format!("{shown}:v1")),
-        layout(dir, tag("v1"))
-    );
+    assert_eq!(Source::parse(&format!("{shown}:v1")), layout(dir, tag("v1")));
     assert_eq!(Source::parse(&format!("oci:{shown}")), layout(dir, None));
-    assert_eq!(
-        Source::parse(&format!("oci:{shown}:v1")),
-        layout(dir, tag("v1"))
-    );
+    assert_eq!(Source::parse(&format!("oci:{shown}:v1")), layout(dir, tag("v1")));
     assert_eq!(
         Source::parse(&format!("oci:{shown}:ghcr.io/acme/x:v1")),
         layout(dir, tag("ghcr.io/acme/x:v1"))
     );
-    for s in [
-        format!("oci:{shown}@sha256:{HEX}"),
-        format!("oci:{shown}:v1@sha256:{HEX}"),
-    ] {
+    for s in [format!("oci:{shown}@sha256:{HEX}"), format!("oci:{shown}:v1@sha256:{HEX}")] {
         let digest = format!("sha256:{HEX}").parse().unwrap();
-        assert_eq!(
-            Source::parse(&s),
-            layout(dir, Some(Selector::Digest(digest)))
-        );
+        assert_eq!(Source::parse(&s), layout(dir, Some(Selector::Digest(digest))));
     }
     // A directory with a colon in its name.
     let odd = dir.join("a:b");
     fs::create_dir(&odd).unwrap();
     let shown = odd.to_str().unwrap();
     assert_eq!(Source::parse(&format!("oci:{shown}")), layout(&odd, None));
-    assert_eq!(
-        Source::parse(&format!("oci:{shown}:v1")),
-        layout(&odd, tag("v1"))
-    );
+    assert_eq!(Source::parse(&format!("oci:{shown}:v1")), layout(&odd, tag("v1")));
     // One that does not exist: skopeo's rule, the first colon.
-    assert_eq!(
-        Source::parse("oci:missing:x:v1"),
-        layout(Path::new("missing"), tag("x:v1"))
-    );
+    assert_eq!(Source::parse("oci:missing:x:v1"), layout(Path::new("missing"), tag("x:v1")));
 }
 
 proptest! {

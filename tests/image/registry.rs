@@ -12,13 +12,10 @@ use std::net::TcpListener;
 use std::sync::Mutex;
 use std::time::Duration;
 
-fn image_manifest() -> Vec<u8> {
+pub fn image_manifest() -> Vec<u8> {
     manifest(
         descriptor("application/vnd.unknown.config.v1+json", b"{}"),
-        vec![
-            descriptor(CONFIG_TYPE, CONFIG.as_bytes()),
-            descriptor(CONTENT_TYPE, WASM),
-        ],
+        vec![descriptor(CONFIG_TYPE, CONFIG.as_bytes()), descriptor(CONTENT_TYPE, WASM)],
     )
 }
 
@@ -27,10 +24,8 @@ pub fn good(request: &Request) -> Answer {
     if request.path == "/v2/" {
         return Answer::new(200, "{}");
     }
-    let Some((kind, id)) = request
-        .path
-        .strip_prefix("/v2/acme/filter/")
-        .and_then(|p| p.split_once('/'))
+    let Some((kind, id)) =
+        request.path.strip_prefix("/v2/acme/filter/").and_then(|p| p.split_once('/'))
     else {
         return Answer::error(404, "NAME_UNKNOWN", "no such repository here");
     };
@@ -80,11 +75,7 @@ fn by_tag() {
     assert_eq!(image.named_digest.as_ref(), Some(&digest));
     assert_eq!(image.manifest_digest, Some(digest));
     let accepts = server.requests();
-    let accept = accepts
-        .iter()
-        .find(|r| r.path.contains("/manifests/"))
-        .unwrap()
-        .header("accept");
+    let accept = accepts.iter().find(|r| r.path.contains("/manifests/")).unwrap().header("accept");
     for media_type in [
         OCI_MANIFEST,
         "application/vnd.oci.image.index.v1+json",
@@ -99,10 +90,7 @@ fn by_tag() {
 fn by_digest() {
     let server = Server::start(good);
     let digest = Digest::sha256(&image_manifest());
-    for name in [
-        format!("acme/filter@{digest}"),
-        format!("acme/filter:any@{digest}"),
-    ] {
+    for name in [format!("acme/filter@{digest}"), format!("acme/filter:any@{digest}")] {
         let image = pull(&server, &name).unwrap();
         assert_eq!(image.named_digest, Some(digest.to_string()));
     }
@@ -116,20 +104,15 @@ fn a_manifest_that_is_not_what_the_reference_pins() {
         false => good(request),
     });
     let error = pull(&server, &format!("acme/filter@{pinned}")).unwrap_err();
-    assert_eq!(
-        (error.rule(), error.is_verdict()),
-        ("image/digest-mismatch", true)
-    );
+    assert_eq!((error.rule(), error.is_verdict()), ("image/digest-mismatch", true));
     assert!(error.to_string().contains(&pinned.to_string()), "{error}");
 }
 
 #[test]
 fn a_manifest_that_is_not_what_the_header_says() {
     let server = Server::start(|request| match request.path.contains("/manifests/") {
-        true => Answer::new(200, image_manifest()).header(
-            "Docker-Content-Digest",
-            &Digest::sha256(b"another").to_string(),
-        ),
+        true => Answer::new(200, image_manifest())
+            .header("Docker-Content-Digest", &Digest::sha256(b"another").to_string()),
         false => good(request),
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
@@ -141,19 +124,14 @@ fn an_index_leads_to_its_manifest() {
     let child = descriptor(OCI_MANIFEST, &image_manifest());
     let index = json!({ "schemaVersion": 2, "manifests": [child] }).to_string();
     let named = Digest::sha256(index.as_bytes()).to_string();
-    let server = Server::start(
-        move |request| match request.path.ends_with("/manifests/multi") {
-            true => Answer::new(200, index.as_str()),
-            false => good(request),
-        },
-    );
+    let server = Server::start(move |request| match request.path.ends_with("/manifests/multi") {
+        true => Answer::new(200, index.as_str()),
+        false => good(request),
+    });
     let image = pull(&server, "acme/filter:multi").unwrap();
     assert_eq!(image.wasm, WASM);
     assert_eq!(image.named_digest, Some(named));
-    assert_eq!(
-        image.manifest_digest,
-        Some(Digest::sha256(&image_manifest()).to_string())
-    );
+    assert_eq!(image.manifest_digest, Some(Digest::sha256(&image_manifest()).to_string()));
 }
 
 #[test]
@@ -164,10 +142,7 @@ fn what_is_not_there_is_asked_for_once() {
         ("acme/other:v1", "NAME_UNKNOWN: no such repository here"),
     ] {
         let error = pull(&server, name).unwrap_err();
-        assert_eq!(
-            (error.rule(), error.is_verdict()),
-            ("image/not-found", false)
-        );
+        assert_eq!((error.rule(), error.is_verdict()), ("image/not-found", false));
         assert!(error.to_string().contains(part), "{error}");
         assert!(error.to_string().contains(name), "{error}");
     }
@@ -179,10 +154,7 @@ fn what_is_not_there_is_asked_for_once() {
 fn a_host_that_is_no_registry() {
     let server = Server::start(|_| Answer::new(200, "\n<!DOCTYPE html>"));
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!(
-        (error.rule(), error.is_verdict()),
-        ("image/unreachable", false)
-    );
+    assert_eq!((error.rule(), error.is_verdict()), ("image/unreachable", false));
     assert!(error.to_string().contains("web page"), "{error}");
 }
 
@@ -204,30 +176,17 @@ fn a_blob_that_is_not_there() {
         false => good(request),
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!(
-        (error.rule(), error.is_verdict()),
-        ("image/not-found", false)
-    );
-    assert!(
-        error.to_string().contains(Digest::sha256(WASM).hex()),
-        "{error}"
-    );
+    assert_eq!((error.rule(), error.is_verdict()), ("image/not-found", false));
+    assert!(error.to_string().contains(Digest::sha256(WASM).hex()), "{error}");
 }
 
 #[test]
 fn a_refusal_says_what_was_tried() {
     let server = Server::start(|_| Answer::error(401, "UNAUTHORIZED", "no"));
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!(
-        (error.rule(), error.is_verdict()),
-        ("image/unauthorized", false)
-    );
+    assert_eq!((error.rule(), error.is_verdict()), ("image/unauthorized", false));
     assert!(error.to_string().contains("anonymous"), "{error}");
-    assert!(
-        error
-            .help()
-            .contains(&format!("docker login {}", server.host()))
-    );
+    assert!(error.help().contains(&format!("docker login {}", server.host())));
     assert_eq!(server.count(|r| r.path.contains("/manifests/")), 1);
 
     let server = Server::start(|request| match request.path.as_str() {
@@ -236,10 +195,7 @@ fn a_refusal_says_what_was_tried() {
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
     assert_eq!(error.rule(), "image/unauthorized");
-    assert!(
-        error.to_string().contains("requested access is denied"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("requested access is denied"), "{error}");
 }
 
 #[test]
@@ -251,18 +207,9 @@ fn a_refused_connection_is_unreachable() {
     let reference = format!("{host}/acme/filter:v1");
     let source = Source::parse(&reference).unwrap();
     let error = block_on(fetch(&source, &reference, &options(), &NoProgress)).unwrap_err();
-    assert_eq!(
-        (error.rule(), error.is_verdict()),
-        ("image/unreachable", false)
-    );
+    assert_eq!((error.rule(), error.is_verdict()), ("image/unreachable", false));
     // The cause, and not only "error sending request".
-    assert!(
-        error
-            .to_string()
-            .to_lowercase()
-            .contains("connection refused"),
-        "{error}"
-    );
+    assert!(error.to_string().to_lowercase().contains("connection refused"), "{error}");
     assert!(error.help().contains(&host));
 }
 
@@ -292,14 +239,8 @@ fn trouble_that_stays_is_given_up() {
         false => good(request),
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!(
-        (error.rule(), error.is_verdict()),
-        ("image/unreachable", false)
-    );
-    assert!(
-        error.to_string().ends_with("the registry answered 502"),
-        "{error}"
-    );
+    assert_eq!((error.rule(), error.is_verdict()), ("image/unreachable", false));
+    assert!(error.to_string().ends_with("the registry answered 502"), "{error}");
     assert_eq!(server.count(|r| r.path.contains("/manifests/")), 4);
 }
 
@@ -321,11 +262,7 @@ fn a_blob_that_is_cut_is_fetched_again() {
         false => good(request),
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!(
-        (error.rule(), error.is_verdict()),
-        ("image/unreachable", false),
-        "{error}"
-    );
+    assert_eq!((error.rule(), error.is_verdict()), ("image/unreachable", false), "{error}");
     assert_eq!(server.count(is_wasm_blob), 4);
 }
 
@@ -334,26 +271,10 @@ fn a_blob_that_is_not_what_its_descriptor_says() {
     for (blob, with_length, part) in [
         (b"\0asm\x02\0\0\0".to_vec(), true, "digest mismatch"),
         (b"\0asm\x02\0\0\0".to_vec(), false, "digest mismatch"),
-        (
-            WASM[..7].to_vec(),
-            true,
-            "size mismatch: the descriptor says 8 bytes, got 7",
-        ),
-        (
-            WASM[..7].to_vec(),
-            false,
-            "size mismatch: the descriptor says 8 bytes, got 7",
-        ),
-        (
-            [WASM, b"x"].concat(),
-            true,
-            "size mismatch: the descriptor says 8 bytes, got 9",
-        ),
-        (
-            vec![0; 1 << 20],
-            false,
-            "size mismatch: the descriptor says 8 bytes",
-        ),
+        (WASM[..7].to_vec(), true, "size mismatch: the descriptor says 8 bytes, got 7"),
+        (WASM[..7].to_vec(), false, "size mismatch: the descriptor says 8 bytes, got 7"),
+        ([WASM, b"x"].concat(), true, "size mismatch: the descriptor says 8 bytes, got 9"),
+        (vec![0; 1 << 20], false, "size mismatch: the descriptor says 8 bytes"),
     ] {
         let server = Server::start(move |request| match is_wasm_blob(request) {
             true if with_length => Answer::new(200, blob.clone()),
@@ -361,10 +282,7 @@ fn a_blob_that_is_not_what_its_descriptor_says() {
             false => good(request),
         });
         let error = pull(&server, "acme/filter:v1").unwrap_err();
-        assert_eq!(
-            (error.rule(), error.is_verdict()),
-            ("image/digest-mismatch", true)
-        );
+        assert_eq!((error.rule(), error.is_verdict()), ("image/digest-mismatch", true));
         assert!(error.to_string().contains(part), "{error}");
         assert_eq!(server.count(is_wasm_blob), 1, "{part}");
     }
@@ -373,17 +291,13 @@ fn a_blob_that_is_not_what_its_descriptor_says() {
 #[test]
 fn a_blob_that_is_not_what_its_header_says() {
     let server = Server::start(|request| match is_wasm_blob(request) {
-        true => good(request).header(
-            "Docker-Content-Digest",
-            &Digest::sha256(b"another").to_string(),
-        ),
+        true => {
+            good(request).header("Docker-Content-Digest", &Digest::sha256(b"another").to_string())
+        }
         false => good(request),
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!(
-        (error.rule(), error.is_verdict()),
-        ("image/digest-mismatch", true)
-    );
+    assert_eq!((error.rule(), error.is_verdict()), ("image/digest-mismatch", true));
     assert!(error.to_string().contains("header"), "{error}");
 }
 
@@ -397,10 +311,7 @@ fn blobs_are_fetched_at_the_same_time() {
         }
         good(request)
     });
-    let options = FetchOptions {
-        timeout: Duration::from_secs(60),
-        ..options()
-    };
+    let options = FetchOptions { timeout: Duration::from_secs(60), ..options() };
     let image = pull_with(&server, "acme/filter:v1", &options).unwrap();
     assert_eq!(image.wasm, WASM);
 }
@@ -423,10 +334,7 @@ fn a_large_manifest_is_refused() {
         false => good(request),
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!(
-        (error.rule(), error.is_verdict()),
-        ("image/too-large", true)
-    );
+    assert_eq!((error.rule(), error.is_verdict()), ("image/too-large", true));
 }
 
 #[test]
@@ -435,17 +343,8 @@ fn a_registry_that_never_answers_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let reference = format!("{}/acme/filter:v1", listener.local_addr().unwrap());
     let source = Source::parse(&reference).unwrap();
-    let options = FetchOptions {
-        timeout: Duration::from_millis(50),
-        ..options()
-    };
+    let options = FetchOptions { timeout: Duration::from_millis(50), ..options() };
     let error = block_on(fetch(&source, &reference, &options, &NoProgress)).unwrap_err();
-    assert_eq!(
-        (error.rule(), error.is_verdict()),
-        ("image/unreachable", false)
-    );
-    assert!(
-        error.to_string().contains("not complete after 0.05 s"),
-        "{error}"
-    );
+    assert_eq!((error.rule(), error.is_verdict()), ("image/unreachable", false));
+    assert!(error.to_string().contains("not complete after 0.05 s"), "{error}");
 }

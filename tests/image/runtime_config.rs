@@ -87,30 +87,15 @@ const TABLE: &[(&str, &[&str], &[&str], Rules)] = &[
         &[],
         &[(ABI, NOTE), (ROOTS, NOTE)],
     ),
-    (
-        r#"{"type":"envoy_proxy"}"#,
-        &[],
-        &[],
-        &[(ABI, NOTE), (ROOTS, NOTE)],
-    ),
-    (
-        "{}",
-        &[],
-        &[],
-        &[(TYPE, WARNING), (ABI, NOTE), (ROOTS, NOTE)],
-    ),
+    (r#"{"type":"envoy_proxy"}"#, &[], &[], &[(ABI, NOTE), (ROOTS, NOTE)]),
+    ("{}", &[], &[], &[(TYPE, WARNING), (ABI, NOTE), (ROOTS, NOTE)]),
     (
         r#"{"rootIds":["r"],"abiVersion":"a"}"#,
         &["a"],
         &["r"],
         &[(TYPE, WARNING), (ABI, NOTE), (ROOTS, NOTE)],
     ),
-    (
-        r#"{"roots":[{"id":"r"}]}"#,
-        &[],
-        &["r"],
-        &[(TYPE, WARNING), (ABI, NOTE), (ROOTS, NOTE)],
-    ),
+    (r#"{"roots":[{"id":"r"}]}"#, &[], &["r"], &[(TYPE, WARNING), (ABI, NOTE), (ROOTS, NOTE)]),
     // More than once.
     (
         r#"{"type":"envoy_proxy","abiVersions":["a"],"config":{"root_ids":["r","s","r","r"]}}"#,
@@ -186,10 +171,7 @@ fn the_type_is_named() {
 fn what_is_no_config_is_none() {
     let many = "[".repeat(10_000);
     for (text, part) in [
-        (
-            &b"{\"type\":\n\"envoy_proxy\",,}"[..],
-            "line 2 column 15, near `\"envoy_proxy\",,}`",
-        ),
+        (&b"{\"type\":\n\"envoy_proxy\",,}"[..], "line 2 column 15, near `\"envoy_proxy\",,}`"),
         (b"not json", "line 1 column 2, near `not json`"),
         (b"\xff\xfe{}", "line 1 column 1"),
         (b"[]", "an array, not an object"),
@@ -202,12 +184,7 @@ fn what_is_no_config_is_none() {
         assert!(notes[0].message.contains(part), "{}", notes[0].message);
         assert!(notes[0].message.len() < 300 && !notes[0].message.contains('\n'));
     }
-    for text in [
-        None,
-        Some(&b""[..]),
-        Some(b" \n\t"),
-        Some(b"\xef\xbb\xbf\n"),
-    ] {
+    for text in [None, Some(&b""[..]), Some(b" \n\t"), Some(b"\xef\xbb\xbf\n")] {
         let (config, notes) = RuntimeConfig::read(text);
         assert_eq!(config, None);
         assert_eq!(rules(&notes), [("config/missing", NOTE)]);
@@ -226,10 +203,9 @@ fn a_broken_config_does_not_keep_the_module_back() {
 fn two_configs_that_differ_are_a_warning() {
     use crate::support::{CONFIG_TYPE, CONTENT_TYPE, manifest};
     let other = CONFIG.replace("one", "two");
-    for (in_config, expected, notes) in [
-        (CONFIG.to_owned(), "one", &[][..]),
-        (other.clone(), "two", &[(INVALID, WARNING)][..]),
-    ] {
+    for (in_config, expected, notes) in
+        [(CONFIG.to_owned(), "one", &[][..]), (other.clone(), "two", &[(INVALID, WARNING)][..])]
+    {
         let mut layout = Layout::new();
         let layers = vec![
             layout.blob(CONTENT_TYPE, WASM),

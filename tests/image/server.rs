@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -13,6 +14,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// The same request for another path.
+    pub fn with_path(&self, path: &str) -> Self {
+        Self { path: path.into(), headers: self.headers.clone() }
+    }
+
     /// A header's value, empty where there is none.
     pub fn header(&self, name: &str) -> &str {
         let mut headers = self.headers.iter();
@@ -26,6 +32,7 @@ pub struct Answer {
     body: Vec<u8>,
     with_length: bool,
     cut: Option<usize>,
+    endless: Option<(Vec<u8>, Sender<usize>)>,
 }
 
 impl Answer {
@@ -36,6 +43,7 @@ impl Answer {
             body: body.as_ref().into(),
             with_length: true,
             cut: None,
+            endless: None,
         }
     }
 
@@ -62,6 +70,13 @@ impl Answer {
         self
     }
 
+    /// `piece` is sent again and again behind the body, until the client has had enough. Then its
+    /// receiver is told how often that was.
+    pub fn endless(mut self, piece: impl AsRef<[u8]>, sent: &Sender<usize>) -> Self {
+        self.endless = Some((piece.as_ref().into(), sent.clone()));
+        self.without_length()
+    }
+
     fn write(&self, stream: &mut TcpStream) -> std::io::Result<()> {
         let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", self.status);
         for (name, value) in &self.headers {
@@ -72,7 +87,12 @@ impl Answer {
         }
         head.push_str("\r\n");
         stream.write_all(head.as_bytes())?;
-        stream.write_all(&self.body[..self.cut.unwrap_or(self.body.len())])
+        stream.write_all(&self.body[..self.cut.unwrap_or(self.body.len())])?;
+        if let Some((piece, sent)) = &self.endless {
+            let count = (0..).find(|_| stream.write_all(piece).is_err());
+            let _ = sent.send(count.unwrap());
+        }
+        Ok(())
     }
 }
 
@@ -115,12 +135,7 @@ impl Server {
                 });
             }
         });
-        Self {
-            address,
-            requests,
-            stop,
-            thread: Some(thread),
-        }
+        Self { address, requests, stop, thread: Some(thread) }
     }
 
     pub fn host(&self) -> String {

@@ -30,11 +30,7 @@ pub fn options() -> FetchOptions {
 }
 
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 pub fn get(reference: &str) -> Result<Image, ImageError> {
@@ -47,9 +43,7 @@ pub fn get_with(reference: &str, options: &FetchOptions) -> Result<Image, ImageE
 }
 
 pub fn data(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data/oci")
-        .join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/oci").join(path)
 }
 
 /// The notes as `rule severity`, for comparison.
@@ -98,15 +92,8 @@ impl Layout {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("blobs/sha256")).unwrap();
-        fs::write(
-            dir.path().join("oci-layout"),
-            r#"{"imageLayoutVersion":"1.0.0"}"#,
-        )
-        .unwrap();
-        let layout = Self {
-            dir,
-            entries: Vec::new(),
-        };
+        fs::write(dir.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        let layout = Self { dir, entries: Vec::new() };
         layout.write_index();
         layout
     }
@@ -143,10 +130,7 @@ impl Layout {
     /// An image of the specification's two layers, tagged `v1`.
     pub fn spec_image(config: &[u8], wasm: &[u8]) -> Self {
         let mut layout = Self::new();
-        let layers = vec![
-            layout.blob(CONFIG_TYPE, config),
-            layout.blob(CONTENT_TYPE, wasm),
-        ];
+        let layers = vec![layout.blob(CONFIG_TYPE, config), layout.blob(CONTENT_TYPE, wasm)];
         let empty = layout.blob("application/vnd.unknown.config.v1+json", b"{}");
         layout.tag("v1", &manifest(empty, layers));
         layout

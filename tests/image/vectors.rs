@@ -14,15 +14,8 @@ fn layout() -> (Layout, Vec<String>) {
     let mut layout = Layout::new();
     for blob in fs::read_dir(data("blobs/sha256")).unwrap() {
         let blob = blob.unwrap();
-        fs::copy(
-            blob.path(),
-            layout
-                .dir
-                .path()
-                .join("blobs/sha256")
-                .join(blob.file_name()),
-        )
-        .unwrap();
+        fs::copy(blob.path(), layout.dir.path().join("blobs/sha256").join(blob.file_name()))
+            .unwrap();
     }
     let shapes = json("shapes.json");
     let mut names = Vec::new();
@@ -38,16 +31,8 @@ fn layout() -> (Layout, Vec<String>) {
 /// The texts that Istio would log, of notes or of the error.
 fn objections(result: &Result<Image, ImageError>) -> Vec<String> {
     match result {
-        Ok(image) => image
-            .notes
-            .iter()
-            .filter_map(|note| note.consumer_message.clone())
-            .collect(),
-        Err(error) => error
-            .consumer_message()
-            .map(str::to_owned)
-            .into_iter()
-            .collect(),
+        Ok(image) => image.notes.iter().filter_map(|note| note.consumer_message.clone()).collect(),
+        Err(error) => error.consumer_message().map(str::to_owned).into_iter().collect(),
     }
 }
 
@@ -107,16 +92,8 @@ const SHAPES: &[(&str, &str, Option<&str>)] = &[
     ("solo-oci-oras12", "spec-v0.0.0", None),
     ("solo-oci-wasm-first", "spec-v0.0.0", None),
     ("solo-oci-three-layers", "spec-v0.0.0", Some("image/shape")),
-    (
-        "solo-oci-config-in-config",
-        "spec-v0.0.0",
-        Some("image/shape"),
-    ),
-    (
-        "bad-higress-2.2.4-single-layer",
-        "spec-v0.0.0",
-        Some("image/shape"),
-    ),
+    ("solo-oci-config-in-config", "spec-v0.0.0", Some("image/shape")),
+    ("bad-higress-2.2.4-single-layer", "spec-v0.0.0", Some("image/shape")),
     ("compat-docker", "compat-docker", None),
     ("compat-docker-noconfig", "compat-docker", None),
     ("compat-docker-base-plus-plugin", "compat-docker", None),
@@ -133,11 +110,7 @@ const SHAPES: &[(&str, &str, Option<&str>)] = &[
     ("higress-oras", "higress", None),
     ("boe-push-artifact", "built-on-envoy", None),
     ("wasm-to-oci", "wasm-to-oci", Some("image/shape")),
-    (
-        "kubewarden-policy",
-        "kubewarden-policy",
-        Some("image/shape"),
-    ),
+    ("kubewarden-policy", "kubewarden-policy", Some("image/shape")),
     ("cncf-wasm-v0-module", "cncf-wasm", Some("image/shape")),
     ("cncf-wasm-v0-component", "cncf-wasm", Some("image/shape")),
     ("runwasi-oci-layer", "runwasi", Some("image/shape")),
@@ -154,21 +127,9 @@ const SHAPES: &[(&str, &str, Option<&str>)] = &[
     ("index-wasip1-wasm", "compat-oci", Some("image/shape")),
     ("bad-index-differs", "compat-oci", None),
     ("bad-compat-uncompressed", "compat-oci", Some("image/shape")),
-    (
-        "bad-compat-plain-as-gzip",
-        "compat-oci",
-        Some("image/shape"),
-    ),
-    (
-        "bad-compat-docker-manifest-oci-layer",
-        "compat-docker",
-        Some("image/shape"),
-    ),
-    (
-        "bad-compat-oci-manifest-docker-layer",
-        "compat-oci",
-        Some("image/shape"),
-    ),
+    ("bad-compat-plain-as-gzip", "compat-oci", Some("image/shape")),
+    ("bad-compat-docker-manifest-oci-layer", "compat-docker", Some("image/shape")),
+    ("bad-compat-oci-manifest-docker-layer", "compat-oci", Some("image/shape")),
 ];
 
 #[test]
@@ -181,12 +142,7 @@ fn every_shape_has_its_name() {
             .notes
             .iter()
             .find(|note| note.severity >= Severity::Warning && note.rule.starts_with("image/"));
-        assert_eq!(
-            odd.map(|note| note.rule),
-            *rule,
-            "{name}: {:?}",
-            image.notes
-        );
+        assert_eq!(odd.map(|note| note.rule), *rule, "{name}: {:?}", image.notes);
     }
 }
 
@@ -197,51 +153,19 @@ fn an_image_without_a_module_is_a_verdict() {
         ("bad-compat-symlink", "image/shape", "a symbolic link"),
         ("bad-compat-hardlink", "image/shape", "a hard link"),
         ("bad-compat-directory", "image/shape", "a directory"),
-        (
-            "bad-compat-wrong-name",
-            "image/shape",
-            "has no plugin.wasm, only",
-        ),
-        (
-            "bad-compat-plugin-not-last",
-            "image/shape",
-            "last layer has no plugin.wasm",
-        ),
-        (
-            "bad-compat-whiteout",
-            "image/shape",
-            "last layer has no plugin.wasm",
-        ),
-        (
-            "boe-three-copies",
-            "image/shape",
-            "last layer has no plugin.wasm",
-        ),
+        ("bad-compat-wrong-name", "image/shape", "has no plugin.wasm, only"),
+        ("bad-compat-plugin-not-last", "image/shape", "last layer has no plugin.wasm"),
+        ("bad-compat-whiteout", "image/shape", "last layer has no plugin.wasm"),
+        ("boe-three-copies", "image/shape", "last layer has no plugin.wasm"),
         ("maistra-servicemeshextension", "image/shape", "only"),
         ("bad-compat-zstd", "image/shape", "zstd"),
         ("bad-compat-zstd-as-gzip", "image/shape", "zstd"),
         ("bad-no-layers", "image/shape", "no layers"),
-        (
-            "bad-empty-layer-artifact",
-            "image/shape",
-            "application/vnd.oci.empty.v1+json",
-        ),
-        (
-            "bad-higress-tar-first",
-            "image/shape",
-            "none of the image's 4 layers",
-        ),
-        (
-            "bad-oci-artifact-manifest",
-            "image/shape",
-            "artifact.manifest",
-        ),
+        ("bad-empty-layer-artifact", "image/shape", "application/vnd.oci.empty.v1+json"),
+        ("bad-higress-tar-first", "image/shape", "none of the image's 4 layers"),
+        ("bad-oci-artifact-manifest", "image/shape", "artifact.manifest"),
         ("bad-compat-tar-cut", "image/invalid", "8 of 21 bytes"),
-        (
-            "bad-compat-wasm-as-targz",
-            "image/invalid",
-            "not an intact tar archive",
-        ),
+        ("bad-compat-wasm-as-targz", "image/invalid", "not an intact tar archive"),
     ] {
         let error = layout.get(name).map(|i| i.shape).expect_err(name);
         assert_eq!(error.rule(), rule, "{name}: {error}");
@@ -271,11 +195,7 @@ fn every_runtime_config_is_found() {
         }
         let config = layout.get(name).unwrap().runtime_config.expect(name);
         assert_eq!(&config.raw, expected, "{name}");
-        assert_eq!(
-            config.r#type.is_some(),
-            expected.get("type").is_some(),
-            "{name}"
-        );
+        assert_eq!(config.r#type.is_some(), expected.get("type").is_some(), "{name}");
         if name != "wasme-legacy-0.0.8" {
             assert_eq!(config.root_ids, ["hello_root"], "{name}");
         }
@@ -293,11 +213,7 @@ fn a_pinned_index_is_named_with_both_digests() {
     assert_eq!(image.named_digest, Some(index.to_string()));
     assert_ne!(image.manifest_digest, image.named_digest);
     let manifest = image.manifest_digest.unwrap();
-    let note = image
-        .notes
-        .iter()
-        .find(|n| n.rule == "image/shape")
-        .unwrap();
+    let note = image.notes.iter().find(|n| n.rule == "image/shape").unwrap();
     assert!(note.message.contains(&manifest), "{}", note.message);
     assert_eq!(note.help, Some(format!("pin {manifest} instead")));
 }

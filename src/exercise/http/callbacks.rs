@@ -6,7 +6,7 @@ use crate::{
     vm::{Headers, Trap},
 };
 
-use super::{Incident, Stream};
+use super::Stream;
 
 /// What a headers callback's result means: 1 and everything above 2 pauses everything, since
 /// `allow_on_headers_stop_iteration` is off.
@@ -165,7 +165,7 @@ impl Stream<'_> {
             Some(Ok(result)) if !stopped => Some(result),
             Some(Ok(_)) => None,
             Some(Err(trap)) => {
-                self.incidents.push(Incident::Trap(trap));
+                self.trapped(trap);
                 None
             }
         };
@@ -209,7 +209,7 @@ impl Stream<'_> {
 
     fn end_of_life_callback(&mut self, outcome: Result<(), Box<Trap>>) {
         if let Err(trap) = outcome {
-            self.incidents.push(Incident::Trap(trap));
+            self.trapped(trap);
         }
         self.instance.end_call();
     }

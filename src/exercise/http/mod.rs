@@ -4,7 +4,7 @@
 
 use crate::{
     host::{Deferred, Flow, HeaderMap, StreamState},
-    vm::{Instance, NewContext},
+    vm::{Instance, NewContext, Trap},
 };
 
 mod callbacks;
@@ -170,7 +170,7 @@ impl Stream<'_> {
         let result = self.instance.call("proxy_on_tick", &tick, self.root, self.root);
         let ok = result.is_ok();
         if let Err(trap) = result {
-            self.incidents.push(Incident::Trap(trap));
+            self.trapped(trap);
         }
         self.run_deferred();
         ok
@@ -184,10 +184,18 @@ impl Stream<'_> {
             let params = (self.id, self.root);
             let result = self.instance.call("proxy_on_context_create", &create, self.id, params);
             if let Err(trap) = result {
-                self.incidents.push(Incident::Trap(trap));
+                self.trapped(trap);
             }
             self.run_deferred();
         }
+    }
+
+    /// Takes note of a trap. Only the guest's own leave an Envoy that still answers.
+    fn trapped(&mut self, trap: Box<Trap>) {
+        if !trap.is_the_guests() {
+            self.reset = true;
+        }
+        self.incidents.push(Incident::Trap(trap));
     }
 
     // What arrives from the codec.

@@ -1,0 +1,135 @@
+//! What a registry wants before it answers, and the token that it wants.
+
+use super::error::one_line;
+use super::reference::is_loopback;
+use super::transport::{Endpoint, MAX_ANSWER_BYTES, Problem, Transport, read};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http_auth::parser::ChallengeParser;
+use oci_distribution::secrets::RegistryAuth;
+use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{StatusCode, Url};
+use serde::Deserialize;
+
+/// What a registry wants before it answers.
+pub(crate) enum Challenge {
+    Basic,
+    /// A token from another server, or another part of the same.
+    Bearer {
+        realm: String,
+        service: Option<String>,
+    },
+}
+
+impl Challenge {
+    /// Of the challenges in a 401, the one to take. Where a token can be had, a password is not sent
+    /// with every request.
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut basic = None;
+        let values = headers.get_all(WWW_AUTHENTICATE).iter();
+        for challenge in values
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| ChallengeParser::new(value).map_while(Result::ok))
+        {
+            let param = |name: &str| {
+                let mut params = challenge.params.iter();
+                let (_, value) = params.find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+                Some(value.to_unescaped())
+            };
+            if challenge.scheme.eq_ignore_ascii_case("Bearer")
+                && let Some(realm) = param("realm")
+            {
+                return Some(Challenge::Bearer { realm, service: param("service") });
+            }
+            if challenge.scheme.eq_ignore_ascii_case("Basic") {
+                basic = Some(Challenge::Basic);
+            }
+        }
+        basic
+    }
+}
+
+/// The header for a user and a password.
+pub(crate) fn basic(auth: &RegistryAuth) -> Option<HeaderValue> {
+    let RegistryAuth::Basic(user, password) = auth else { return None };
+    header(&format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
+}
+
+/// The header for a token, if that could be one.
+pub(crate) fn bearer(token: &str) -> Option<HeaderValue> {
+    header(&format!("Bearer {token}"))
+}
+
+fn header(text: &str) -> Option<HeaderValue> {
+    let mut header = HeaderValue::from_str(text).ok()?;
+    header.set_sensitive(true);
+    Some(header)
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// Gets a token to pull `repository` with. The scope that the registry asks for is not used: some
+/// ask for none, and some for nonsense.
+pub(crate) async fn fetch(
+    transport: &Transport,
+    registry: &Url,
+    repository: &str,
+    realm: &str,
+    service: Option<&str>,
+    auth: &RegistryAuth,
+) -> Result<HeaderValue, Problem> {
+    let mut url = endpoint(realm, registry)?;
+    url.query_pairs_mut()
+        .append_pair("scope", &format!("repository:{repository}:pull"))
+        .extend_pairs(service.map(|service| ("service", service)));
+    let mut response = transport.get(&url, "application/json", basic(auth).as_ref()).await?;
+    if response.status() != StatusCode::OK {
+        return Err(Problem::answer(Endpoint::Token, response).await);
+    }
+    let mut body = Vec::new();
+    let is_all =
+        read(&mut response, MAX_ANSWER_BYTES, &mut body).await.map_err(Problem::transport)?;
+    let no_token = |reason: String| Problem::Refused {
+        reason: format!("the token endpoint {} {reason}", one_line(realm)),
+        help: "check that the registry names the right token endpoint",
+    };
+    if !is_all {
+        return Err(no_token(format!("answered with more than {MAX_ANSWER_BYTES} bytes")));
+    }
+    // The parser's own message could quote the token.
+    let answer: Answer = serde_json::from_slice(&body)
+        .map_err(|_| no_token("answered with no valid JSON".into()))?;
+    [answer.token, answer.access_token]
+        .into_iter()
+        .flatten()
+        .find(|token| !token.is_empty())
+        .and_then(|token| bearer(&token))
+        .ok_or_else(|| no_token("answered without a token".into()))
+}
+
+/// The realm is whatever the registry says. Over plain HTTP it must be where the registry is that
+/// plain HTTP is spoken with already.
+fn endpoint(realm: &str, registry: &Url) -> Result<Url, Problem> {
+    let refused = |reason| Problem::Refused {
+        reason: format!(
+            "the registry wants a token from {}, which {reason}; nothing was sent there",
+            one_line(realm)
+        ),
+        help: "have the registry name a token endpoint that is reached over https",
+    };
+    let url = Url::parse(realm).map_err(|_| refused("is no URL"))?;
+    let loopback = |url: &Url| url.host_str().is_some_and(is_loopback);
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if registry.scheme() == "https" => {
+            Err(refused("is plain HTTP, unlike the registry"))
+        }
+        "http" if url.host() == registry.host() || loopback(&url) && loopback(registry) => Ok(url),
+        "http" => Err(refused("is plain HTTP on another host")),
+        _ => Err(refused("is no http URL")),
+    }
+}
