@@ -89,7 +89,7 @@ impl<'a> Differences<'a> {
     pub fn exchange(&mut self, ours: &ExchangeResult, envoys: &Exchanged) {
         let what = |part: &str| format!("exchange `{}`: {part}", envoys.name);
         let our_status = ours.response.as_ref().map(|response| response.status);
-        let envoys_status = envoys.response.as_ref().and_then(|response| response.status());
+        let envoys_status = envoys.response.as_ref().and_then(super::http1::Message::status);
         self.expect(&what("status"), our_status, envoys_status);
         if let (Some(ours), Some(envoys)) = (&ours.response, &envoys.response) {
             let ours = &ours.message;

@@ -217,6 +217,11 @@ fn deny_all() {
     compare_filter("deny-all", &[""]);
 }
 
+#[test]
+fn probe() {
+    compare_filter("probe", &["", "not read"]);
+}
+
 /// The tests above name every filter that is there.
 #[test]
 fn no_filter_is_left_out() {
