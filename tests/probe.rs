@@ -15,11 +15,6 @@ use filtergate::{
     verdict::Outcome,
 };
 
-/// Lines whose difference is known and has a reason.
-///
-/// `xds.node.extensions` lists what an Envoy was built with.
-const KNOWN: &[&str] = &["property xds/node/extensions"];
-
 fn path(relative: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
 }
@@ -109,7 +104,7 @@ fn the_probe_logs_what_it_logged_in_envoy() {
         assert_eq!(ours.len(), theirs.len(), "lines of `{section}`");
         for (ours, theirs) in ours.iter().zip(theirs) {
             compared += 1;
-            if ours != theirs && !KNOWN.iter().any(|known| theirs.contains(known)) {
+            if ours != theirs {
                 different.push(format!("{section}: here {ours}\n{section}: Envoy {theirs}"));
             }
         }

@@ -18,6 +18,18 @@ const VM_CONFIGURATION: u32 = 6;
 const PLUGIN_CONFIGURATION: u32 = 7;
 const CALL_DATA: u32 = 8;
 
+/// The buffer that is meant: call data is whatever buffer was last selected on the context, which
+/// Envoy keeps in one place for all types.
+fn select(state: &mut HostState, buffer: u32) -> HostResult<u32> {
+    if buffer == CALL_DATA {
+        return Ok(state.context()?.last_buffer.unwrap_or(CALL_DATA));
+    }
+    if bytes(state, buffer).is_ok() {
+        state.context()?.last_buffer = Some(buffer);
+    }
+    Ok(buffer)
+}
+
 /// The bytes of a buffer; an absent buffer is an error, one without bytes is empty.
 fn bytes(state: &mut HostState, buffer: u32) -> HostResult<&[u8]> {
     match buffer {
@@ -64,7 +76,9 @@ pub fn proxy_get_buffer_bytes(
     ptr_ptr: u32,
     size_ptr: u32,
 ) -> HostResult {
-    let all = bytes(guest.data_mut(), buffer)?;
+    let state = guest.data_mut();
+    let buffer = select(state, buffer)?;
+    let all = bytes(state, buffer)?;
     let start = start as usize;
     let wanted = match all.get(start..) {
         Some(rest) => rest[..rest.len().min(length as usize)].to_vec(),
@@ -80,7 +94,9 @@ pub fn proxy_get_buffer_status(
     length_ptr: u32,
     flags_ptr: u32,
 ) -> HostResult {
-    let length = bytes(guest.data_mut(), buffer)?.len();
+    let state = guest.data_mut();
+    let buffer = select(state, buffer)?;
+    let length = bytes(state, buffer)?.len();
     write_u32(guest, length_ptr, u32::try_from(length).unwrap_or(u32::MAX))?;
     write_u32(guest, flags_ptr, 0)
 }
@@ -95,6 +111,7 @@ pub fn proxy_set_buffer_bytes(
     data_ptr: u32,
     data_size: u32,
 ) -> HostResult {
+    let buffer = select(guest.data_mut(), buffer)?;
     bytes(guest.data_mut(), buffer)?;
     let data = read(guest, data_ptr, data_size)?;
     let flow = match buffer {

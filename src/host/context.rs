@@ -24,6 +24,8 @@ pub struct Context {
     pub stream: Option<Box<StreamState>>,
     /// Milliseconds between ticks; 0 is off. On roots.
     pub tick_period_ms: u32,
+    /// The buffer that was last selected, by its type.
+    pub last_buffer: Option<u32>,
     /// The root answered 0 from `proxy_on_done` and has not called `proxy_done` yet.
     pub pending_done: bool,
 }
@@ -31,7 +33,14 @@ pub struct Context {
 impl Context {
     /// A context without a stream.
     pub fn new(kind: ContextKind, parent: u32) -> Self {
-        Self { kind, parent, stream: None, tick_period_ms: 0, pending_done: false }
+        Self {
+            kind,
+            parent,
+            stream: None,
+            tick_period_ms: 0,
+            last_buffer: None,
+            pending_done: false,
+        }
     }
 }
 

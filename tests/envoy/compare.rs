@@ -75,14 +75,23 @@ impl<'a> Differences<'a> {
             .map(|line| {
                 let level =
                     if line.level == LogLevel::Warn { "warning" } else { line.level.as_str() };
-                format!("[{level}] {}", line.message.lines().next().unwrap_or_default())
+                let text = line.message.lines().next().unwrap_or_default();
+                without_request_id(format!("[{level}] {text}"))
             })
             .collect();
+        // A line that does not come is waited for once, and the others no more.
         for line in &ours {
-            envoy.logs(|logged| of_module(logged).as_ref() == Some(line));
+            if !envoy.logs(|logged| of_module(logged).as_ref() == Some(line)) {
+                break;
+            }
         }
-        let envoys = envoy.lines().iter().filter_map(|line| of_module(line)).collect();
-        self.expect("lines of the module", ours, envoys);
+        let envoys: BTreeSet<String> =
+            envoy.lines().iter().filter_map(|line| of_module(line)).collect();
+        let only = |here: &BTreeSet<String>, there: &BTreeSet<String>| {
+            here.difference(there).cloned().collect::<Vec<_>>()
+        };
+        let (only_ours, only_envoys) = (only(&ours, &envoys), only(&envoys, &ours));
+        self.expect("lines that only one has", only_ours, only_envoys);
     }
 
     /// The client and the upstream got the same.
@@ -142,7 +151,21 @@ impl<'a> Differences<'a> {
 fn of_module(line: &str) -> Option<String> {
     let (level, rest) = line.split_once(" wasm log")?;
     let (_, text) = rest.split_once(": ")?;
-    level.starts_with('[').then(|| format!("{level} {text}"))
+    level.starts_with('[').then(|| without_request_id(format!("{level} {text}")))
+}
+
+/// A line without the `x-request-id` that the upstream's echo shows in it: it is random.
+fn without_request_id(mut line: String) -> String {
+    const BEFORE: &str = r#"["x-request-id", ""#;
+    const LENGTH: usize = "00000000-0000-4000-8000-000000000001".len();
+    if let Some(at) = line.find(BEFORE) {
+        let start = at + BEFORE.len();
+        let end = line.len().min(start + LENGTH);
+        if line.is_char_boundary(end) {
+            line.replace_range(start..end, "");
+        }
+    }
+    line
 }
 
 /// The lines of Envoy's log that say something of the module.

@@ -245,7 +245,7 @@ fn configuration(plugin: &Plugin, listener: SocketAddr, upstream: SocketAddr) ->
             { "name": "router", "typed_config": { "@type": extension("filters.http.router.v3.Router") } },
         ],
         "route_config": { "virtual_hosts": [{
-            "name": "all",
+            "name": "upstream",
             "domains": ["*"],
             "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "upstream" } }],
         }] },

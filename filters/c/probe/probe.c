@@ -252,7 +252,6 @@ static void properties(void) {
       "connection/id", "source/address", "source/port", "destination/address", "destination/port",
       "upstream/address", "upstream/port", "upstream/local_address", "upstream/num_endpoints",
       "upstream/cx_pool_ready_duration", "xds/node", "xds/upstream_host_locality_metadata",
-      "xds/node/extensions",
   };
   for (size_t i = 0; i < sizeof varying / sizeof *varying; i++) {
     char path[80];
