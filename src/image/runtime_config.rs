@@ -111,7 +111,7 @@ impl Reading {
     fn invalid(&mut self, message: impl Into<String>) {
         self.notes.push(
             Note::new(INVALID, Severity::Error, message).help(
-                "write it as {\"type\":\"envoy_proxy\",\"abiVersions\":[\"0.2.1\"],\"config\":{\"root_ids\":[\"…\"]}}",
+                "write it as {\"type\":\"envoy_proxy\",\"abiVersions\":[\"v0.2.1\"],\"config\":{\"root_ids\":[\"…\"]}}",
             ),
         );
     }

@@ -267,8 +267,10 @@ impl Page {
                     0 => String::new(),
                     more => format!(" (and {})", units::count(more, "more error")),
                 };
+                // A reason that is one of Envoy's own is that of a root, or of the requests after a load.
+                let not_envoys = reason.rule.envoy_class().is_none();
                 let serves = match (verdict.outcome, verdict.loads) {
-                    (Outcome::Fail, Some(true)) => "; Envoy loads it all the same",
+                    (Outcome::Fail, Some(true)) if not_envoys => "; Envoy loads it all the same",
                     _ => "",
                 };
                 // The whole text stands above.
