@@ -174,22 +174,21 @@ impl Envoy {
         http1::read(&mut BufReader::new(stream))
     }
 
-    /// Whether Envoy has logged a line for which `is_it` holds, or does so before long.
-    pub fn logs(&mut self, is_it: impl Fn(&str) -> bool) -> bool {
-        if self.lines.iter().any(|line| is_it(line)) {
+    /// Shows each line once, from the first, until one `is_last`, or no further one comes before
+    /// long. Whether there was a last one.
+    pub fn read_until(&mut self, mut is_last: impl FnMut(&str) -> bool) -> bool {
+        if self.lines.iter().any(|line| is_last(line)) {
             return true;
         }
         let deadline = Instant::now() + ANSWER_LIMIT;
-        while let Ok(line) =
-            self.receiver.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-        {
-            let found = is_it(&line);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.receiver.recv_timeout(left) else { return false };
             self.lines.push(line);
-            if found {
+            if self.lines.last().is_some_and(|line| is_last(line)) {
                 return true;
             }
         }
-        false
     }
 
     /// All lines so far.
