@@ -553,7 +553,12 @@ mod tests {
     fn the_first_reason_of_an_undecided_verdict_is_what_left_it_open() {
         let error = ImageError::FileNotFound { path: "x".into() };
         let mut verdict = Verdict::of_image_error("x", &Target::default(), &error);
-        verdict.findings.push(Finding::warning(Rule::LimitReached, "too much"));
+        let text = render(&verdict, Detail::VerdictOnly, false);
+        assert_eq!(text, "UNDECIDED x envoy:1.40: image/not-found: x: no such file\n");
+        verdict.findings = vec![
+            Finding::warning(Rule::ImageShape, "odd"),
+            Finding::warning(Rule::LimitReached, "too much"),
+        ];
         verdict.conclude();
         let text = render(&verdict, Detail::VerdictOnly, false);
         assert_eq!(text, "UNDECIDED x envoy:1.40: limit/reached: too much\n");
