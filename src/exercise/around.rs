@@ -49,20 +49,37 @@ pub(super) fn length_mismatch(message: &Message, flow: Flow) -> Option<LengthMis
     (declared != actual).then_some(LengthMismatch { flow, declared, actual })
 }
 
+/// The `x-request-id` of an exchange whose client sends none; Envoy's is random.
+const REQUEST_ID: &[u8] = b"00000000-0000-4000-8000-000000000001";
+
 /// The request's headers as the filter sees them, with what Envoy adds before.
 pub(super) fn request_headers(exchange: &Exchange) -> HeaderMap {
     let request = &exchange.request;
+    // The scheme is the one that the hop before says it was.
+    let forwarded =
+        request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("x-forwarded-proto"));
+    let scheme = match forwarded {
+        Some((_, proto)) if proto == "https" => "https",
+        _ => "http",
+    };
     let mut headers = HeaderMap::from_pairs([
         (":authority", request.host.as_str()),
         (":path", &request.path),
         (":method", &request.method),
-        (":scheme", "http"),
+        (":scheme", scheme),
     ]);
     for (name, value) in &request.headers {
-        headers.add(name.as_bytes(), value.as_bytes());
+        match name.to_ascii_lowercase().as_str() {
+            // Not for the next hop, or not for a client to say.
+            "connection" | "x-envoy-internal" => {}
+            _ => headers.add(name.as_bytes(), value.as_bytes()),
+        }
     }
-    headers.add(b"x-forwarded-proto", b"http");
-    headers.add(b"x-request-id", b"00000000-0000-4000-8000-000000000001");
+    for (name, value) in [("x-forwarded-proto", b"http".as_slice()), ("x-request-id", REQUEST_ID)] {
+        if headers.get(name.as_bytes()).is_none() {
+            headers.add(name.as_bytes(), value);
+        }
+    }
     headers
 }
 

@@ -41,7 +41,7 @@ fn prebuilt(name: &str) -> PathBuf {
     root().join(format!("filters/prebuilt/{name}.wasm"))
 }
 
-/// The smoke exchanges, and two more of which own filters make something.
+/// The smoke exchanges, and three more of which own filters or Envoy itself make something.
 fn exchanges() -> Vec<Exchange> {
     let mut exchanges = smoke_exchanges();
     let mut admin = exchanges[0].clone();
@@ -51,7 +51,17 @@ fn exchanges() -> Vec<Exchange> {
     secret.name = "secret".to_owned();
     secret.request.path = "/a%20secret".to_owned();
     secret.request.headers.push(("x-user-name".to_owned(), "secret".to_owned()));
-    exchanges.extend([admin, secret]);
+    let mut hops = exchanges[0].clone();
+    hops.name = "hops".to_owned();
+    for (name, value) in [
+        ("x-forwarded-proto", "https"),
+        ("x-request-id", "the client's own"),
+        ("x-envoy-internal", "true"),
+        ("x-after", "yes"),
+    ] {
+        hops.request.headers.push((name.to_owned(), value.to_owned()));
+    }
+    exchanges.extend([admin, secret, hops]);
     exchanges
 }
 
