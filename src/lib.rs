@@ -14,20 +14,20 @@
 pub mod abi;
 pub mod bench;
 pub mod cli;
-mod cpu_time;
 pub mod exercise;
 pub mod host;
 pub mod image;
 pub mod module;
 pub mod report;
 pub mod target;
+mod timing;
 pub mod verdict;
 pub mod vm;
 
 use std::time::Duration;
 
 use crate::{
-    bench::{Phase, PhaseClock, PhaseTime},
+    bench::{Phase, PhaseClock},
     exercise::{Exchange, ExerciseOptions, smoke_exchanges},
     image::{FetchOptions, Image, Progress, RuntimeConfig, Source},
     target::Target,
@@ -93,8 +93,8 @@ pub async fn check(
 /// Judges an image: static checks, load, exchanges.
 pub fn judge(image: Image, options: &CheckOptions) -> Verdict {
     let mut verdict = Verdict::new(&image, &options.target);
-    verdict.phases.add(Phase::Fetch, stage_time(image.fetch));
-    verdict.phases.add(Phase::Verify, stage_time(image.verify));
+    verdict.phases.add(Phase::Fetch, image.fetch);
+    verdict.phases.add(Phase::Verify, image.verify);
     let mut clock = PhaseClock::default();
     let report =
         clock.measure(Phase::Parse, || verdict::check_statically(&image.wasm, &options.target));
@@ -226,8 +226,4 @@ fn compile_failed(bytes: &[u8], error: CompileError, verdict: &mut Verdict) {
 fn drop_aside(template: Template) {
     // Without a thread the closure is dropped here, and the template with it.
     let _ = std::thread::Builder::new().spawn(move || drop(template));
-}
-
-fn stage_time(time: image::StageTime) -> PhaseTime {
-    PhaseTime { wall_ns: time.wall_ns, cpu_ns: time.cpu_ns }
 }

@@ -5,7 +5,8 @@ mod phase;
 mod samples;
 mod stats;
 
+pub use crate::timing::PhaseTime;
 pub use load::{ColdLoad, LoadConditions, LoadFailed, cold_load, sample};
-pub use phase::{Phase, PhaseClock, PhaseTime};
+pub use phase::{Phase, PhaseClock};
 pub use samples::{Samples, Series};
 pub use stats::{Summary, median};

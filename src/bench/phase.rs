@@ -1,8 +1,6 @@
 //! The phases of a load, and a clock for them.
 
-use std::time::Instant;
-
-use crate::cpu_time;
+use crate::timing::{PhaseTime, Stopwatch};
 
 /// A phase of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -58,16 +56,6 @@ impl Phase {
     }
 }
 
-/// Wall and CPU time of one phase, in nanoseconds. CPU time is the whole process's, so that
-/// compiling on two cores counts both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PhaseTime {
-    /// Wall time.
-    pub wall_ns: u64,
-    /// CPU time of the process.
-    pub cpu_ns: u64,
-}
-
 /// Collects the times of phases. A phase that did not take place has no time.
 #[derive(Debug, Clone, Default)]
 pub struct PhaseClock {
@@ -77,23 +65,15 @@ pub struct PhaseClock {
 impl PhaseClock {
     /// Runs `work` as (a part of) `phase`.
     pub fn measure<T>(&mut self, phase: Phase, work: impl FnOnce() -> T) -> T {
-        let (wall, cpu) = (Instant::now(), cpu_time::of_the_process());
+        let watch = Stopwatch::process();
         let result = work();
-        self.add(
-            phase,
-            PhaseTime {
-                wall_ns: u64::try_from(wall.elapsed().as_nanos()).unwrap_or(u64::MAX),
-                cpu_ns: cpu_time::of_the_process().saturating_sub(cpu),
-            },
-        );
+        self.add(phase, watch.elapsed());
         result
     }
 
     /// Adds time that was measured elsewhere.
     pub fn add(&mut self, phase: Phase, time: PhaseTime) {
-        let total = self.times[phase as usize].get_or_insert_default();
-        total.wall_ns += time.wall_ns;
-        total.cpu_ns += time.cpu_ns;
+        *self.times[phase as usize].get_or_insert_default() += time;
     }
 
     /// The time of one phase.
@@ -104,6 +84,15 @@ impl PhaseClock {
     /// The phases that took place, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Phase, PhaseTime)> {
         Phase::ALL.into_iter().filter_map(|phase| Some((phase, self.get(phase)?)))
+    }
+
+    /// All phases together.
+    pub fn total(&self) -> PhaseTime {
+        let mut total = PhaseTime::default();
+        for (_, time) in self.iter() {
+            total += time;
+        }
+        total
     }
 
     /// Adds these times of another clock.

@@ -1,9 +1,10 @@
 //! The times of repeated loads, by phase.
 
 use super::{
-    phase::{Phase, PhaseClock, PhaseTime},
+    phase::{Phase, PhaseClock},
     stats::Summary,
 };
+use crate::timing::PhaseTime;
 
 /// Times of one phase, or of all phases together, over several loads.
 #[derive(Debug, Clone, Default)]
@@ -40,13 +41,10 @@ pub struct Samples {
 impl Samples {
     /// Adds the times of one load.
     pub fn push(&mut self, clock: &PhaseClock) {
-        let mut total = PhaseTime::default();
         for (phase, time) in clock.iter() {
             self.phases[phase as usize].push(time);
-            total.wall_ns += time.wall_ns;
-            total.cpu_ns += time.cpu_ns;
         }
-        self.total.push(total);
+        self.total.push(clock.total());
     }
 
     /// Adds a time to one phase that was measured apart from the loads and is no part of their

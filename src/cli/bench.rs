@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::{
-    bench::{self, LoadConditions, LoadFailed, Phase, PhaseClock, PhaseTime},
+    bench::{self, LoadConditions, LoadFailed, Phase, PhaseClock},
     host::Plugin,
     image::{self, NoProgress, Source},
     report::{
@@ -94,8 +94,8 @@ impl Bench {
             }
             let again = image::fetch(&source, &self.image, &options.fetch, &NoProgress);
             let image = runtime.block_on(again).map_err(|error| LoadFailed(error.to_string()))?;
-            clock.add(Phase::Fetch, phase_time(image.fetch));
-            clock.add(Phase::Verify, phase_time(image.verify));
+            clock.add(Phase::Fetch, image.fetch);
+            clock.add(Phase::Verify, image.verify);
             Ok(image.wasm)
         };
         let mut samples = match bench::sample(self.runs, self.warmup, &conditions, bytes) {
@@ -107,8 +107,8 @@ impl Bench {
             }
         };
         if fetched_once {
-            samples.push_apart(Phase::Fetch, phase_time(fetch));
-            samples.push_apart(Phase::Verify, phase_time(verify));
+            samples.push_apart(Phase::Fetch, fetch);
+            samples.push_apart(Phase::Verify, verify);
         }
         let load = LoadTime {
             reference: &self.image,
@@ -141,8 +141,4 @@ impl Bench {
             exit => exit,
         })
     }
-}
-
-fn phase_time(time: image::StageTime) -> PhaseTime {
-    PhaseTime { wall_ns: time.wall_ns, cpu_ns: time.cpu_ns }
 }

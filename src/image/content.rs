@@ -3,8 +3,8 @@
 
 use super::digest::{Digest, Hasher};
 use super::manifest::{Descriptor, MAX_DOCUMENT_BYTES};
-use super::timing::{StageTime, timed};
 use super::{ImageError, Progress, SourceKind};
+use crate::timing::{PhaseTime, timed};
 
 /// A place that holds images.
 pub(crate) trait Content {
@@ -31,7 +31,7 @@ pub(crate) struct Named {
     pub digest: Digest,
     /// The digest in the reference, if it has one.
     pub pinned: Option<Digest>,
-    pub verify: StageTime,
+    pub verify: PhaseTime,
 }
 
 /// The name of a blob in errors and in the progress display.
@@ -51,7 +51,7 @@ pub(crate) fn header_name(of: &str) -> String {
 pub(crate) fn verify_document(
     bytes: &[u8],
     descriptor: &Descriptor,
-    verify: &mut StageTime,
+    verify: &mut PhaseTime,
 ) -> Result<(), ImageError> {
     let what = format!("manifest {}", descriptor.digest);
     if bytes.len() as u64 != descriptor.size {
@@ -69,7 +69,7 @@ pub(crate) fn verify_digest(
     bytes: &[u8],
     expected: &Digest,
     what: &str,
-    verify: &mut StageTime,
+    verify: &mut PhaseTime,
 ) -> Result<(), ImageError> {
     let actual = timed(verify, || Hasher::of(expected.algorithm(), bytes));
     if actual == *expected {
@@ -100,14 +100,14 @@ pub(crate) struct BlobSink<'a> {
     progress: &'a dyn Progress,
     hasher: Hasher,
     bytes: Vec<u8>,
-    verify: StageTime,
+    verify: PhaseTime,
     header: Option<(Digest, Hasher)>,
 }
 
 /// A blob that is what its descriptor says.
 pub(crate) struct Blob {
     pub bytes: Vec<u8>,
-    pub verify: StageTime,
+    pub verify: PhaseTime,
 }
 
 impl<'a> BlobSink<'a> {
@@ -129,7 +129,7 @@ impl<'a> BlobSink<'a> {
             progress,
             hasher: Hasher::new(descriptor.digest.algorithm()),
             bytes: Vec::new(),
-            verify: StageTime::default(),
+            verify: PhaseTime::default(),
             header: None,
         })
     }

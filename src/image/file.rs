@@ -3,8 +3,8 @@
 
 use super::digest::Digest;
 use super::error::could_be_reference;
-use super::timing::{StageTime, Stopwatch, timed};
 use super::{FetchOptions, Image, ImageError, Shape, SourceKind};
+use crate::timing::{PhaseTime, Stopwatch, timed};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub(crate) async fn fetch(
         let watch = Stopwatch::thread();
         let wasm = read_bounded(&path, &path.display().to_string(), limit)?;
         let fetch = watch.elapsed();
-        let mut verify = StageTime::default();
+        let mut verify = PhaseTime::default();
         let digest = timed(&mut verify, || Digest::sha256(&wasm));
         Ok((wasm, digest.hex().to_owned(), fetch, verify))
     })

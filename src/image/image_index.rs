@@ -2,8 +2,8 @@
 
 use super::content::{self, Content, Named, list};
 use super::manifest::{self, Descriptor, Document, Manifest};
-use super::timing::StageTime;
 use super::{Digest, FetchOptions, ImageError, Note, Platform, Severity, consumer};
+use crate::timing::PhaseTime;
 
 /// Deeper indexes than that are nobody's and only there to keep a reader busy.
 const MAX_DEPTH: usize = 3;
@@ -13,7 +13,7 @@ pub(crate) struct Resolved {
     pub manifest: Box<Manifest>,
     pub digest: Digest,
     pub notes: Vec<Note>,
-    pub verify: StageTime,
+    pub verify: PhaseTime,
 }
 
 /// Follows image indexes to the manifest for the platform.

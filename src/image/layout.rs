@@ -4,8 +4,8 @@ use super::content::{self, BlobSink, Content, Named, list};
 use super::digest::Digest;
 use super::file::{blocking, io_error, read_bounded};
 use super::manifest::{self, Descriptor, Document, MAX_DOCUMENT_BYTES};
-use super::timing::StageTime;
 use super::{ImageError, Selector, SourceKind};
+use crate::timing::PhaseTime;
 use std::path::{Path, PathBuf};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -144,7 +144,7 @@ impl Layout {
                         bytes: index,
                         digest,
                         pinned: None,
-                        verify: StageTime::default(),
+                        verify: PhaseTime::default(),
                     });
                 }
                 several => {
@@ -160,7 +160,7 @@ impl Layout {
                 }
             },
         };
-        let mut verify = StageTime::default();
+        let mut verify = PhaseTime::default();
         content::check_document_size(chosen)?;
         let bytes = self.document(chosen).await?;
         content::verify_document(&bytes, chosen, &mut verify)?;
@@ -201,7 +201,7 @@ impl Layout {
         digest: &Digest,
     ) -> Result<Named, ImageError> {
         let what = format!("manifest {digest}");
-        let mut verify = StageTime::default();
+        let mut verify = PhaseTime::default();
         let bytes = self.read_blob(digest, what.clone(), MAX_DOCUMENT_BYTES).await?;
         match entries.iter().find(|e| e.digest == *digest) {
             Some(entry) => content::verify_document(&bytes, entry, &mut verify)?,

@@ -24,19 +24,19 @@ mod registry;
 mod runtime_config;
 mod shape;
 mod tarball;
-mod timing;
 mod token;
 mod transport;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::timing::{PhaseTime, Stopwatch};
+
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use error::ImageError;
 pub use reference::{ReferenceError, RegistryReference, Selector, Source};
 pub use runtime_config::RuntimeConfig;
 pub use shape::Shape;
-pub use timing::StageTime;
 
 /// Limits and choices for [`fetch`].
 #[derive(Debug, Clone)]
@@ -185,9 +185,9 @@ pub struct Image {
     /// What deviates from the specification, in the order in which it was found.
     pub notes: Vec<Note>,
     /// The time that getting the bytes took.
-    pub fetch: StageTime,
+    pub fetch: PhaseTime,
     /// The time that hashing and unpacking them took, also where that happened between two reads.
-    pub verify: StageTime,
+    pub verify: PhaseTime,
 }
 
 /// Is told how far the transfer of an image is. Blobs are transferred concurrently.
@@ -223,7 +223,7 @@ pub async fn fetch(
     match source {
         Source::File(path) => file::fetch(path, reference_as_typed, options).await,
         Source::OciLayout { path, selector } => {
-            let watch = timing::Stopwatch::process();
+            let watch = Stopwatch::process();
             let layout = layout::Layout::open(path).await?;
             let named = layout.select(selector.as_ref()).await?;
             pull::pull(&layout, named, reference_as_typed, watch, options, progress).await

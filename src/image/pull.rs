@@ -8,8 +8,8 @@ use super::manifest::{Descriptor, MAX_DOCUMENT_BYTES, Manifest};
 use super::runtime_config::{Reading, is_blank};
 use super::shape::{self, Module, Plan, Shape};
 use super::tarball::{self, Failure, Found};
-use super::timing::{StageTime, Stopwatch, timed};
 use super::{Digest, FetchOptions, Image, Note, Progress, Severity, consumer};
+use crate::timing::{PhaseTime, Stopwatch, timed};
 
 /// Pulls the image that `named` is, or leads to. `watch` has been running since the first request.
 pub(crate) async fn pull<C: Content>(
@@ -81,7 +81,7 @@ struct Blobs {
     module: Vec<u8>,
     config_layer: Option<Vec<u8>>,
     manifest_config: Option<Vec<u8>>,
-    verify: StageTime,
+    verify: PhaseTime,
 }
 
 /// Gets all the blobs that are needed at once. The manifest's config is one of them whatever it
@@ -137,7 +137,7 @@ struct Unpacked {
     config: Option<Vec<u8>>,
     remarks: Vec<(String, Option<&'static str>)>,
     consumer_error: Option<&'static str>,
-    verify: StageTime,
+    verify: PhaseTime,
 }
 
 async fn unpack(
@@ -153,7 +153,7 @@ async fn unpack(
     let limit = options.max_module_bytes;
     let digest = descriptor.digest.clone();
     let (found, sha256, verify) = blocking(move || {
-        let mut verify = StageTime::default();
+        let mut verify = PhaseTime::default();
         if !is_archive {
             // The blob's digest has just been verified; it need not be computed a second time.
             let sha256 = match digest.algorithm() {

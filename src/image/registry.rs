@@ -6,13 +6,13 @@ use super::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Descriptor, MAX_DOCUMENT_BYTES, OCI_INDEX, OCI_MANIFEST,
 };
 use super::oci_error::{Failure, Request};
-use super::timing::{StageTime, Stopwatch, timed};
 use super::token::{self, Challenge};
 use super::transport::{Endpoint, Problem, Transport, read};
 use super::{
     Digest, FetchOptions, Image, ImageError, InvalidDigest, Progress, RegistryReference,
     SourceKind, pull,
 };
+use crate::timing::{PhaseTime, Stopwatch, timed};
 use oci_distribution::secrets::RegistryAuth;
 use reqwest::header::HeaderValue;
 use reqwest::{Response, StatusCode, Url};
@@ -150,7 +150,7 @@ impl<'a> Registry<'a> {
 
     /// The manifest or image index that the reference names.
     async fn named(&self) -> Result<Named, ImageError> {
-        let mut verify = StageTime::default();
+        let mut verify = PhaseTime::default();
         let what = self.reference.to_string();
         let pinned = self.reference.digest();
         let id = match pinned {
@@ -265,7 +265,7 @@ fn verify_header(
     header: Option<Digest>,
     digest: &Digest,
     what: &str,
-    verify: &mut StageTime,
+    verify: &mut PhaseTime,
 ) -> Result<(), ImageError> {
     match header.filter(|header| header != digest) {
         Some(header) => content::verify_digest(bytes, &header, &content::header_name(what), verify),
@@ -288,7 +288,7 @@ impl Content for Registry<'_> {
         let (bytes, header) = self.manifest(&id, &what, &what).await?;
         // Size comes before digest: whoever asked compares it.
         if bytes.len() as u64 == descriptor.size {
-            verify_header(&bytes, header, &descriptor.digest, &what, &mut StageTime::default())?;
+            verify_header(&bytes, header, &descriptor.digest, &what, &mut PhaseTime::default())?;
         }
         Ok(bytes)
     }

@@ -441,11 +441,8 @@ fn exchange_word(exchange: &ExchangeResult) -> String {
 }
 
 fn time_line(phases: &PhaseClock, detail: Detail) -> Option<String> {
-    let (mut wall, mut cpu) = (0, 0);
     let mut parts = Vec::new();
     for (phase, time) in phases.iter() {
-        wall += time.wall_ns;
-        cpu += time.cpu_ns;
         let mut part = format!("{} {}", phase.as_str(), units::time(time.wall_ns));
         if detail == Detail::Everything {
             part.push_str(&format!(" (CPU {})", units::time(time.cpu_ns)));
@@ -455,7 +452,9 @@ fn time_line(phases: &PhaseClock, detail: Detail) -> Option<String> {
     if parts.is_empty() {
         return None;
     }
-    Some(format!("{} in all, {} of CPU: {}", units::time(wall), units::time(cpu), parts.join(", ")))
+    let total = phases.total();
+    let (wall, cpu) = (units::time(total.wall_ns), units::time(total.cpu_ns));
+    Some(format!("{wall} in all, {cpu} of CPU: {}", parts.join(", ")))
 }
 
 #[cfg(test)]

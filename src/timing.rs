@@ -1,0 +1,93 @@
+//! Wall and CPU time of pieces of work.
+
+use std::{ops::AddAssign, time::Instant};
+
+/// Wall and CPU time, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PhaseTime {
+    /// Wall time.
+    pub wall_ns: u64,
+    /// CPU time: of the whole process, so that compiling on two cores counts both and work that
+    /// awaits is counted wherever it runs; of the thread alone for hashing and unpacking, beside
+    /// which a transfer may go on. 0 where the system does not tell it.
+    pub cpu_ns: u64,
+}
+
+impl AddAssign for PhaseTime {
+    fn add_assign(&mut self, other: Self) {
+        self.wall_ns += other.wall_ns;
+        self.cpu_ns += other.cpu_ns;
+    }
+}
+
+impl PhaseTime {
+    /// What is left when a part of the work is counted elsewhere.
+    pub(crate) fn without(self, part: Self) -> Self {
+        Self {
+            wall_ns: self.wall_ns.saturating_sub(part.wall_ns),
+            cpu_ns: self.cpu_ns.saturating_sub(part.cpu_ns),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum CpuClock {
+    Thread,
+    Process,
+}
+
+impl CpuClock {
+    #[cfg(unix)]
+    fn now_ns(self) -> u64 {
+        use rustix::time::{ClockId, clock_gettime};
+        let now = clock_gettime(match self {
+            Self::Thread => ClockId::ThreadCPUTime,
+            Self::Process => ClockId::ProcessCPUTime,
+        });
+        let part = |value: i64| u64::try_from(value).unwrap_or(0);
+        part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
+    }
+
+    #[cfg(not(unix))]
+    fn now_ns(self) -> u64 {
+        0
+    }
+}
+
+/// Work that is being timed.
+pub(crate) struct Stopwatch {
+    start: Instant,
+    clock: CpuClock,
+    cpu_start: u64,
+}
+
+impl Stopwatch {
+    /// For work that stays on this thread, beside which other work may go on.
+    pub(crate) fn thread() -> Self {
+        Self::with(CpuClock::Thread)
+    }
+
+    /// For work that awaits or uses several threads.
+    pub(crate) fn process() -> Self {
+        Self::with(CpuClock::Process)
+    }
+
+    fn with(clock: CpuClock) -> Self {
+        Self { cpu_start: clock.now_ns(), start: Instant::now(), clock }
+    }
+
+    pub(crate) fn elapsed(&self) -> PhaseTime {
+        PhaseTime {
+            wall_ns: u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            cpu_ns: self.clock.now_ns().saturating_sub(self.cpu_start),
+        }
+    }
+}
+
+/// Runs `work` on this thread and adds its time to `total`.
+pub(crate) fn timed<T>(total: &mut PhaseTime, work: impl FnOnce() -> T) -> T {
+    let watch = Stopwatch::thread();
+    let result = work();
+    *total += watch.elapsed();
+    result
+}
