@@ -1,6 +1,7 @@
 //! Why an image could not be had, or is not what it claims to be.
 
 use super::manifest::MAX_DOCUMENT_BYTES;
+use crate::verdict::Rule;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -146,17 +147,17 @@ pub enum ImageError {
 }
 
 impl ImageError {
-    /// The stable name of the rule that the error belongs to.
-    pub fn rule(&self) -> &'static str {
+    /// The rule that the error belongs to.
+    pub fn rule(&self) -> Rule {
         use ImageError::*;
         match self {
-            FileNotFound { .. } | NotFound { .. } => "image/not-found",
-            Unauthorized { .. } | Credentials { .. } => "image/unauthorized",
-            Unreachable { .. } | TimedOut { .. } | Unreadable { .. } => "image/unreachable",
-            DigestMismatch { .. } | SizeMismatch { .. } => "image/digest-mismatch",
-            TooLarge { .. } => "image/too-large",
-            Shape { .. } => "image/shape",
-            NotAnImage { .. } | Ambiguous { .. } | Invalid { .. } => "image/invalid",
+            FileNotFound { .. } | NotFound { .. } => Rule::ImageNotFound,
+            Unauthorized { .. } | Credentials { .. } => Rule::ImageUnauthorized,
+            Unreachable { .. } | TimedOut { .. } | Unreadable { .. } => Rule::ImageUnreachable,
+            DigestMismatch { .. } | SizeMismatch { .. } => Rule::ImageDigestMismatch,
+            TooLarge { .. } => Rule::ImageTooLarge,
+            Shape { .. } => Rule::ImageShape,
+            NotAnImage { .. } | Ambiguous { .. } | Invalid { .. } => Rule::ImageInvalid,
         }
     }
 

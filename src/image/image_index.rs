@@ -2,8 +2,9 @@
 
 use super::content::{self, Content, Named, list};
 use super::manifest::{self, Descriptor, Document, Manifest};
-use super::{Digest, FetchOptions, ImageError, Note, Platform, Severity, consumer};
+use super::{Digest, FetchOptions, ImageError, Platform, consumer};
 use crate::timing::PhaseTime;
+use crate::verdict::{Finding, Rule};
 
 /// Deeper indexes than that are nobody's and only there to keep a reader busy.
 const MAX_DEPTH: usize = 3;
@@ -12,7 +13,7 @@ const MAX_DEPTH: usize = 3;
 pub(crate) struct Resolved {
     pub manifest: Box<Manifest>,
     pub digest: Digest,
-    pub notes: Vec<Note>,
+    pub notes: Vec<Finding>,
     pub verify: PhaseTime,
 }
 
@@ -55,7 +56,7 @@ fn select<'e, C: Content>(
     content: &C,
     entries: &'e [Descriptor],
     wanted: &Platform,
-    notes: &mut Vec<Note>,
+    notes: &mut Vec<Finding>,
 ) -> Result<&'e Descriptor, ImageError> {
     let runnable: Vec<_> = entries.iter().filter(|e| !is_attestation(e)).collect();
     if let Some(entry) = runnable.iter().find(|e| platform(e) == *wanted) {
@@ -74,14 +75,13 @@ fn select<'e, C: Content>(
         // Wasm is the same for every platform: where there is no choice, the module is still worth
         // looking at.
         [only] if is_default => {
-            let mut note = Note::new(
-                "image/shape",
-                Severity::Warning,
+            let finding = Finding::warning(
+                Rule::ImageShape,
                 format!("{reason}: Istio and Envoy Gateway would not take it"),
             )
-            .help(help);
-            note.consumer_message = message;
-            notes.push(note);
+            .help(help)
+            .envoy_text(&message.unwrap_or_default());
+            notes.push(finding);
             Ok(only)
         }
         _ => {
@@ -108,14 +108,11 @@ fn is_attestation(entry: &Descriptor) -> bool {
 
 /// `docker buildx build --push` prints the digest of the index, so that is what people pin; the
 /// consumers compare the pin with the digest of the manifest that they selected.
-fn pinned_index<C: Content>(content: &C, pinned: &Digest, selected: &Digest) -> Note {
-    Note::new(
-        "image/shape",
-        Severity::Warning,
-        format!(
+fn pinned_index<C: Content>(content: &C, pinned: &Digest, selected: &Digest) -> Finding {
+    Finding::warning(Rule::ImageShape, format!(
             "the reference pins an image index; Istio and Envoy Gateway compare the pin with the manifest that they select from it, {selected}, and refuse the image"
         ),
     )
     .help(format!("pin {selected} instead"))
-    .consumer_message(consumer::pinned_index(&content.name(), pinned, selected))
+    .envoy_text(&consumer::pinned_index(&content.name(), pinned, selected))
 }

@@ -1,7 +1,7 @@
 //! Where modules come from: a registry, an OCI layout directory or a plain file.
 //!
 //! [`Source::parse`] decides what a string names, [`fetch`] gets it. The result is an [`Image`]:
-//! the module's bytes, the runtime config that travelled with them, and notes on everything that
+//! the module's bytes, the runtime config that travelled with them, and findings on everything that
 //! deviates from the specification. Nothing in here knows proxy-wasm: the bytes may be anything.
 //!
 //! A new place to get images from implements `content::Content`; a new way to lay out an image is
@@ -31,6 +31,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::timing::{PhaseTime, Stopwatch};
+use crate::verdict::Finding;
 
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use error::ImageError;
@@ -120,48 +121,6 @@ pub enum SourceKind {
     Registry,
 }
 
-/// How much a [`Note`] weighs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Worth knowing; nothing is wrong.
-    Note,
-    /// Something may go wrong, or goes wrong for some consumers.
-    Warning,
-    /// Something is wrong.
-    Error,
-}
-
-/// One fact about an image that deviates from what its readers expect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
-    /// The stable name of the rule that it belongs to.
-    pub rule: &'static str,
-    /// How much it weighs.
-    pub severity: Severity,
-    /// What was found: a lowercase fragment of one line.
-    pub message: String,
-    /// The next step for the user, where there is one.
-    pub help: Option<String>,
-    /// The text that Istio would log of it, where it would.
-    pub consumer_message: Option<String>,
-}
-
-impl Note {
-    pub(crate) fn new(rule: &'static str, severity: Severity, message: impl Into<String>) -> Self {
-        Self { rule, severity, message: message.into(), help: None, consumer_message: None }
-    }
-
-    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
-    }
-
-    pub(crate) fn consumer_message(mut self, text: impl Into<String>) -> Self {
-        self.consumer_message = Some(text.into());
-        self
-    }
-}
-
 /// A module, and all that was learnt while it was fetched.
 #[derive(Debug, Clone)]
 pub struct Image {
@@ -183,7 +142,7 @@ pub struct Image {
     /// The runtime config, if the image has one that could be read.
     pub runtime_config: Option<RuntimeConfig>,
     /// What deviates from the specification, in the order in which it was found.
-    pub notes: Vec<Note>,
+    pub notes: Vec<Finding>,
     /// The time that getting the bytes took.
     pub fetch: PhaseTime,
     /// The time that hashing and unpacking them took, also where that happened between two reads.

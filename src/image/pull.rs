@@ -8,8 +8,9 @@ use super::manifest::{Descriptor, MAX_DOCUMENT_BYTES, Manifest};
 use super::runtime_config::{Reading, is_blank};
 use super::shape::{self, Module, Plan, Shape};
 use super::tarball::{self, Failure, Found};
-use super::{Digest, FetchOptions, Image, Note, Progress, Severity, consumer};
+use super::{Digest, FetchOptions, Image, Progress, consumer};
 use crate::timing::{PhaseTime, Stopwatch, timed};
+use crate::verdict::{Finding, Rule};
 
 /// Pulls the image that `named` is, or leads to. `watch` has been running since the first request.
 pub(crate) async fn pull<C: Content>(
@@ -209,45 +210,45 @@ fn archive_error(failure: Failure, layer: &Descriptor, manifest: &Manifest) -> I
 }
 
 /// What keeps consumers from taking the image, and what is merely odd about it.
-fn shape_notes(plan: &Plan<'_>, manifest: &Manifest, unpacked: &Unpacked, notes: &mut Vec<Note>) {
+fn shape_notes(
+    plan: &Plan<'_>,
+    manifest: &Manifest,
+    unpacked: &Unpacked,
+    notes: &mut Vec<Finding>,
+) {
     let objection = consumer::objection(manifest).or_else(|| {
         unpacked.consumer_error.and_then(|error| consumer::archive_objection(manifest, error))
     });
     if let Some(text) = objection {
         notes.push(
-            Note::new(
-                "image/shape",
-                Severity::Warning,
+            Finding::warning(
+                Rule::ImageShape,
                 format!(
                     "Istio and Envoy Gateway do not take an image of this shape ({})",
                     plan.shape
                 ),
             )
             .help(REBUILD)
-            .consumer_message(text),
+            .envoy_text(&text),
         );
     }
     if plan.shape == Shape::Kubewarden {
-        notes.push(Note::new(
-            "image/shape",
-            Severity::Warning,
+        notes.push(Finding::warning(
+            Rule::ImageShape,
             "the image is annotated as a Kubewarden policy, which is no proxy-wasm filter",
         ));
     }
     if plan.candidates > 1 {
-        notes.push(Note::new(
-            "image/shape",
-            Severity::Warning,
-            format!(
+        notes.push(Finding::warning(Rule::ImageShape, format!(
                 "the image has {} layers with a module, where the specification has one; the first is used",
                 plan.candidates
             ),
         ));
     }
     for (message, help) in &unpacked.remarks {
-        let mut note = Note::new("image/shape", Severity::Warning, message.as_str());
-        note.help = help.map(str::to_owned);
-        notes.push(note);
+        let mut finding = Finding::warning(Rule::ImageShape, message.as_str());
+        finding.help = help.map(str::to_owned);
+        notes.push(finding);
     }
 }
 
@@ -258,10 +259,7 @@ fn read_configs(layer: Option<Vec<u8>>, manifest_config: Option<Vec<u8>>) -> Rea
     let mut reading = Reading::of(layer.as_deref().or(manifest_config.as_deref()));
     if differ {
         reading.notes.push(
-            Note::new(
-                "config/invalid",
-                Severity::Warning,
-                "the image has two runtime configs that differ, one as a layer and one as the manifest's config; the layer is used, unless it is empty",
+            Finding::warning(Rule::ConfigInvalid, "the image has two runtime configs that differ, one as a layer and one as the manifest's config; the layer is used, unless it is empty",
             )
             .help("push the same file in both places, or only the layer"),
         );

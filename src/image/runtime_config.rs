@@ -6,7 +6,7 @@
 
 use super::error::one_line;
 use super::manifest::Annotations;
-use super::{Note, Severity};
+use crate::verdict::{Finding, Rule, Severity};
 use serde_json::{Map, Value};
 
 /// The runtime config of an image.
@@ -25,7 +25,7 @@ pub struct RuntimeConfig {
 impl RuntimeConfig {
     /// Reads a config, with a note for each deviation from the specification. There is no config
     /// where the bytes are absent, empty or no JSON object.
-    pub fn read(bytes: Option<&[u8]>) -> (Option<RuntimeConfig>, Vec<Note>) {
+    pub fn read(bytes: Option<&[u8]>) -> (Option<RuntimeConfig>, Vec<Finding>) {
         let reading = Reading::of(bytes);
         (reading.config, reading.notes)
     }
@@ -35,13 +35,9 @@ impl RuntimeConfig {
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
     pub config: Option<RuntimeConfig>,
-    pub notes: Vec<Note>,
+    pub notes: Vec<Finding>,
 }
 
-const INVALID: &str = "config/invalid";
-const TYPE: &str = "config/type";
-const ABI: &str = "config/abi-version";
-const ROOTS: &str = "config/root-ids";
 const ENVOY: &str = "envoy_proxy";
 
 /// Spellings of the ABI versions, and whose they are.
@@ -76,7 +72,7 @@ impl Reading {
                 return reading;
             }
         };
-        reading.notes.push(Note::new("config/missing", Severity::Note, missing).help(
+        reading.notes.push(Finding::note(Rule::ConfigMissing, missing).help(
             "add a runtime-config.json that names the type, the ABI versions and the root ids",
         ));
         reading
@@ -104,13 +100,13 @@ impl Reading {
         }
     }
 
-    fn note(&mut self, rule: &'static str, severity: Severity, message: impl Into<String>) {
-        self.notes.push(Note::new(rule, severity, message));
+    fn note(&mut self, rule: Rule, message: impl Into<String>) {
+        self.notes.push(Finding::note(rule, message));
     }
 
     fn invalid(&mut self, message: impl Into<String>) {
         self.notes.push(
-            Note::new(INVALID, Severity::Error, message).help(
+            Finding::error(Rule::ConfigInvalid, message).help(
                 "write it as {\"type\":\"envoy_proxy\",\"abiVersions\":[\"v0.2.1\"],\"config\":{\"root_ids\":[\"…\"]}}",
             ),
         );
@@ -129,7 +125,7 @@ impl Reading {
             None | Some(Value::Null) => {
                 // Before the specification there was no such field.
                 self.notes.push(
-                    Note::new(TYPE, Severity::Warning, "the runtime config has no `type`")
+                    Finding::warning(Rule::ConfigType, "the runtime config has no `type`")
                         .help("add \"type\": \"envoy_proxy\""),
                 );
                 None
@@ -137,9 +133,8 @@ impl Reading {
             Some(Value::String(name)) => {
                 if name != ENVOY {
                     self.notes.push(
-                        Note::new(
-                            TYPE,
-                            Severity::Error,
+                        Finding::error(
+                            Rule::ConfigType,
                             format!(
                                 "the runtime config's `type` is {:?}: the module is not for Envoy",
                                 one_line(name)
@@ -168,8 +163,7 @@ impl Reading {
             fields.push(key);
             if let Some(origin) = origin {
                 self.note(
-                    ABI,
-                    Severity::Note,
+                    Rule::ConfigAbiVersion,
                     format!("`{key}` is {origin}; the table has `abiVersions`"),
                 );
             }
@@ -177,8 +171,7 @@ impl Reading {
                 Value::String(version) => {
                     if key == "abiVersions" {
                         self.note(
-                            ABI,
-                            Severity::Note,
+                            Rule::ConfigAbiVersion,
                             "`abiVersions` is a string, not an array of strings",
                         );
                     }
@@ -192,15 +185,14 @@ impl Reading {
         }
         if fields.len() > 1 {
             self.note(
-                ABI,
-                Severity::Note,
+                Rule::ConfigAbiVersion,
                 format!("the ABI versions are declared more than once: {}", fields.join(", ")),
             );
         }
         // Two spellings with the same version are not worth a second note.
         dedup(&mut versions);
         if versions.is_empty() {
-            self.note(ABI, Severity::Note, "the runtime config declares no ABI version");
+            self.note(Rule::ConfigAbiVersion, "the runtime config declares no ABI version");
         }
         versions
     }
@@ -226,14 +218,13 @@ impl Reading {
         let duplicates = dedup(&mut ids);
         for id in duplicates {
             self.note(
-                ROOTS,
-                Severity::Note,
+                Rule::ConfigRootIds,
                 format!("the root id {:?} is declared more than once", one_line(&id)),
             );
         }
         if ids.is_empty() {
             self.notes.push(
-                Note::new(ROOTS, Severity::Note, "the runtime config names no root ids")
+                Finding::note(Rule::ConfigRootIds, "the runtime config names no root ids")
                     .help("list them in config.root_ids, so that each can be tested"),
             );
         }
@@ -256,8 +247,7 @@ impl Reading {
         }
         if let Some(deviation) = deviation {
             self.note(
-                ROOTS,
-                Severity::Note,
+                Rule::ConfigRootIds,
                 format!("{deviation}; the specification has `config.root_ids`"),
             );
         }
@@ -273,8 +263,7 @@ impl Reading {
         ids.extend(found.map(str::to_owned));
         if ids.len() > before {
             self.note(
-                ROOTS,
-                Severity::Note,
+                Rule::ConfigRootIds,
                 "`roots` is older than the specification, which has `config.root_ids`",
             );
         }
@@ -324,10 +313,7 @@ impl Reading {
             config.r#type = Some(r#type.clone());
         }
         if take_abi {
-            self.note(
-                ABI,
-                Severity::Note,
-                "the ABI versions are those of the manifest's annotation `module.wasm.runtime/abi_version`",
+            self.note(Rule::ConfigAbiVersion, "the ABI versions are those of the manifest's annotation `module.wasm.runtime/abi_version`",
             );
         }
         if let Some(r#type) = take_type {
@@ -335,14 +321,11 @@ impl Reading {
                 true => (Severity::Note, ""),
                 false => (Severity::Error, ": the module is not for Envoy"),
             };
-            self.note(
-                TYPE,
-                severity,
-                format!(
-                    "the type {:?} is that of the manifest's annotation `module.wasm.runtime/type`{end}",
-                    one_line(r#type)
-                ),
+            let message = format!(
+                "the type {:?} is that of the manifest's annotation `module.wasm.runtime/type`{end}",
+                one_line(r#type)
             );
+            self.notes.push(Finding::new(Rule::ConfigType, severity, message));
         }
     }
 }

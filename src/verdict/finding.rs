@@ -11,7 +11,8 @@ pub struct Finding {
     pub severity: Severity,
     /// The thing and the reason: a lowercase fragment of one line.
     pub message: String,
-    /// The lines that Envoy logs for it.
+    /// The lines that Envoy logs for it. Of an image and its configuration they are Istio's, which
+    /// fetches it.
     pub envoy_messages: Vec<String>,
     /// The root_id under which it was found.
     pub root_id: Option<String>,
@@ -54,6 +55,13 @@ impl Finding {
     #[must_use]
     pub fn envoy(mut self, line: impl Into<String>) -> Self {
         self.envoy_messages.push(line.into());
+        self
+    }
+
+    /// Adds the lines of a text that Envoy or Istio logs; an empty one adds none.
+    #[must_use]
+    pub fn envoy_text(mut self, text: &str) -> Self {
+        self.envoy_messages.extend(text.lines().map(str::to_owned));
         self
     }
 

@@ -4,7 +4,7 @@ use crate::{
     bench::PhaseClock,
     exercise::RootRun,
     host::LogLine,
-    image::{self, Image, ImageError, RuntimeConfig},
+    image::{Image, ImageError, RuntimeConfig},
     module::{Export, Import, origin},
     target::Target,
     vm::Compiler,
@@ -12,7 +12,7 @@ use crate::{
 
 use super::{
     finding::{Finding, Outcome},
-    rule::{Rule, Severity},
+    rule::Severity,
     static_checks::StaticReport,
 };
 
@@ -103,7 +103,7 @@ impl Verdict {
             module: None,
             loads: None,
             envoy_class: None,
-            findings: image.notes.iter().map(finding_of_note).collect(),
+            findings: image.notes.clone(),
             base_logs: Vec::new(),
             roots: Vec::new(),
             phases: PhaseClock::default(),
@@ -114,11 +114,11 @@ impl Verdict {
 
     /// The verdict on an image that could not be had, or is not what it claims to be.
     pub fn of_image_error(reference: &str, target: &Target, error: &ImageError) -> Self {
-        let rule = Rule::from_name(error.rule()).unwrap_or(Rule::ImageInvalid);
         // An image that cannot be had is not the image's fault: the outcome stays open.
         let outcome = if error.is_verdict() { Outcome::Fail } else { Outcome::Undecided };
-        let mut finding = Finding::error(rule, error.to_string()).help(error.help());
-        finding.envoy_messages = error.consumer_message().map(lines).unwrap_or_default();
+        let finding = Finding::error(error.rule(), error.to_string())
+            .envoy_text(error.consumer_message().unwrap_or_default())
+            .help(error.help());
         Self {
             reference: reference.to_owned(),
             target: target.clone(),
@@ -165,21 +165,4 @@ impl Verdict {
                 .find_map(|finding| finding.rule.envoy_class());
         }
     }
-}
-
-fn lines(text: &str) -> Vec<String> {
-    text.lines().map(str::to_owned).collect()
-}
-
-fn finding_of_note(note: &image::Note) -> Finding {
-    let rule = Rule::from_name(note.rule).unwrap_or(Rule::ImageInvalid);
-    let severity = match note.severity {
-        image::Severity::Error => Severity::Error,
-        image::Severity::Warning => Severity::Warning,
-        image::Severity::Note => Severity::Note,
-    };
-    let mut finding = Finding::new(rule, severity, note.message.clone());
-    finding.help.clone_from(&note.help);
-    finding.envoy_messages = note.consumer_message.as_deref().map(lines).unwrap_or_default();
-    finding
 }

@@ -51,7 +51,7 @@ fn a_manifest_without_end() {
             false => good(request),
         });
         let error = fails(&server);
-        assert_eq!((error.rule(), error.is_verdict()), ("image/too-large", true), "{error}");
+        assert_eq!((error.rule().name(), error.is_verdict()), ("image/too-large", true), "{error}");
         let text = format!(
             "the manifest of {}/acme/filter:v1: larger than the limit of 4194304 bytes",
             server.host()
@@ -70,7 +70,7 @@ fn a_manifest_that_announces_too_much_is_not_read() {
         false => good(request),
     });
     let error = fails(&server);
-    assert_eq!(error.rule(), "image/too-large");
+    assert_eq!(error.rule().name(), "image/too-large");
     let text = "52428800 bytes, larger than the limit of 4194304 bytes";
     assert!(error.to_string().contains(text), "{error}");
 }
@@ -97,7 +97,7 @@ fn a_reason_without_end() {
             _ => good(request),
         });
         let error = fails(&server);
-        assert_eq!(error.rule(), "image/not-found", "{error}");
+        assert_eq!(error.rule().name(), "image/not-found", "{error}");
         assert!(error.to_string().contains("404: nothing here xxx"), "{error}");
         assert!(error.to_string().len() < 1000, "{error}");
         assert_bounded(&sent);
@@ -119,7 +119,7 @@ fn a_token_without_end() {
             200 => ("image/unreachable", "answered with more than 65536 bytes"),
             _ => ("image/unauthorized", "the token endpoint answered 403"),
         };
-        assert_eq!((error.rule(), error.is_verdict()), (rule, false), "{error}");
+        assert_eq!((error.rule().name(), error.is_verdict()), (rule, false), "{error}");
         assert!(error.to_string().contains(part), "{error}");
         assert_bounded(&sent);
         assert_eq!(server.count(|r| r.path.starts_with("/token")), 1);
@@ -134,7 +134,11 @@ fn a_token_answer_without_a_token() {
             false => with_token(request),
         });
         let error = fails(&server);
-        assert_eq!((error.rule(), error.is_verdict()), ("image/unreachable", false), "{answer}");
+        assert_eq!(
+            (error.rule().name(), error.is_verdict()),
+            ("image/unreachable", false),
+            "{answer}"
+        );
         assert!(error.to_string().contains("/token answered with"), "{error}");
         assert_eq!(server.count(|r| r.path.starts_with("/token")), 1);
     }
@@ -183,7 +187,7 @@ fn a_registry_that_asks_for_too_much_patience() {
             false => good(request),
         });
         let error = fails(&server);
-        assert_eq!((error.rule(), error.is_verdict()), ("image/unreachable", false));
+        assert_eq!((error.rule().name(), error.is_verdict()), ("image/unreachable", false));
         let text = format!("TOOMANYREQUESTS: not today (it asks to wait {delay} s)");
         assert!(error.to_string().ends_with(&text), "{error}");
         assert_eq!(server.count(is_manifest), 1);
@@ -236,7 +240,11 @@ fn redirects_without_end() {
             }
         });
         let error = fails(&server);
-        assert_eq!((error.rule(), error.is_verdict()), ("image/unreachable", false), "{error}");
+        assert_eq!(
+            (error.rule().name(), error.is_verdict()),
+            ("image/unreachable", false),
+            "{error}"
+        );
         assert!(error.to_string().contains("more than 5 redirects"), "{error}");
         assert_eq!(server.count(|r| r.path.starts_with("/loop/")), 5);
     }
@@ -250,7 +258,7 @@ fn redirects_to_nowhere() {
             false => good(request),
         });
         let error = fails(&server);
-        assert_eq!(error.rule(), "image/unreachable");
+        assert_eq!(error.rule().name(), "image/unreachable");
         assert!(error.to_string().contains("redirects to what is no http URL"), "{error}");
         assert_eq!(server.count(is_manifest), 1);
     }
@@ -268,7 +276,7 @@ fn refusals_without_end() {
         challenge(request.header("host"))
     });
     let error = fails(&server);
-    assert_eq!((error.rule(), error.is_verdict()), ("image/unauthorized", false));
+    assert_eq!((error.rule().name(), error.is_verdict()), ("image/unauthorized", false));
     let text = "the registry answered 401: UNAUTHORIZED: authentication required";
     assert!(error.to_string().ends_with(text), "{error}");
     assert_eq!(server.count(|r| r.path.starts_with("/token")), 1);

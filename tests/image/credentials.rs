@@ -33,7 +33,7 @@ pub fn challenge(host: &str) -> Answer {
 fn the_token_endpoint_s_reason_is_kept() {
     let server = Server::start(with_token);
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!(error.rule(), "image/unauthorized");
+    assert_eq!(error.rule().name(), "image/unauthorized");
     assert!(error.to_string().contains("this package is private"), "{error}");
 }
 
@@ -69,7 +69,7 @@ fn wrong_credentials_are_named_and_never_shown() {
     let text = json!({ "auths": { server.host(): { "username": "user", "password": "hunter2" } } });
     let (dir, options) = with_config(&text.to_string());
     let error = pull_with(&server, "acme/filter:v1", &options).unwrap_err();
-    assert_eq!(error.rule(), "image/unauthorized");
+    assert_eq!(error.rule().name(), "image/unauthorized");
     let text = error.to_string();
     assert!(text.contains(&dir.path().join("config.json").display().to_string()), "{text}");
     assert!(text.contains(&format!("key {}", server.host())), "{text}");
@@ -89,7 +89,7 @@ fn a_broken_docker_config_is_not_anonymous() {
     ] {
         let (_dir, options) = with_config(&text.replace("HOST", &server.host()));
         let error = pull_with(&server, "acme/filter:v1", &options).unwrap_err();
-        assert_eq!((error.rule(), error.is_verdict()), ("image/unauthorized", false));
+        assert_eq!((error.rule().name(), error.is_verdict()), ("image/unauthorized", false));
         assert!(error.to_string().contains(part), "{error}");
     }
     let (_dir, options) = with_config(r#"{"auths":{"other.example":{"auth":"eDp5"}}}"#);
@@ -167,7 +167,7 @@ fn a_registry_that_wants_a_password_gets_it() {
     let (_dir, options) = user(&server);
     assert_eq!(pull_with(&server, "acme/filter:v1", &options).unwrap().wasm, WASM);
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!(error.rule(), "image/unauthorized");
+    assert_eq!(error.rule().name(), "image/unauthorized");
     assert!(error.to_string().contains("401: UNAUTHORIZED: who is there"), "{error}");
 }
 
@@ -193,7 +193,11 @@ fn a_token_from_elsewhere() {
         let server = Server::start(move |_| challenge(host));
         let (_dir, options) = user(&server);
         let error = pull_with(&server, "acme/filter:v1", &options).unwrap_err();
-        assert_eq!((error.rule(), error.is_verdict()), ("image/unreachable", false), "{error}");
+        assert_eq!(
+            (error.rule().name(), error.is_verdict()),
+            ("image/unreachable", false),
+            "{error}"
+        );
         assert!(error.to_string().contains(part), "{error}");
         assert!(error.help().contains("https"), "{}", error.help());
         let requests = server.requests();
@@ -242,7 +246,7 @@ fn other_hosts_cannot_ask_for_credentials() {
     });
     let (_dir, options) = user(&server);
     let error = pull_with(&server, "acme/filter:v1", &options).unwrap_err();
-    assert_eq!(error.rule(), "image/unauthorized");
+    assert_eq!(error.rule().name(), "image/unauthorized");
     assert_eq!(storage.count(|_| true), 1);
     assert_eq!(server.count(is_token), 1);
 }

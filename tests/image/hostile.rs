@@ -4,7 +4,8 @@ use crate::support::{
     CONFIG, CONFIG_TYPE, CONTENT_TYPE, Layout, OCI_MANIFEST, WASM, get, get_with, gzip, manifest,
     options, rules, tar,
 };
-use filtergate::image::{FetchOptions, Image, ImageError, Severity};
+use filtergate::image::{FetchOptions, Image, ImageError};
+use filtergate::verdict::Severity;
 use serde_json::json;
 use std::fs;
 
@@ -14,7 +15,7 @@ fn limited(layout: &Layout, max_module_bytes: u64) -> Result<Image, ImageError> 
 }
 
 fn assert_verdict(error: &ImageError, rule: &str, part: &str) {
-    assert_eq!((error.rule(), error.is_verdict()), (rule, true), "{error}");
+    assert_eq!((error.rule().name(), error.is_verdict()), (rule, true), "{error}");
     let text = error.to_string();
     assert!(text.contains(part), "{text}");
     assert!(!text.contains('\n'), "{text}");
@@ -53,7 +54,7 @@ fn every_blob_is_verified() {
         let layout = Layout::spec_image(CONFIG.as_bytes(), WASM);
         fs::remove_file(path(&layout)).unwrap();
         let error = layout.get("v1").unwrap_err();
-        assert_eq!((error.rule(), error.is_verdict()), ("image/not-found", false));
+        assert_eq!((error.rule().name(), error.is_verdict()), ("image/not-found", false));
     }
 }
 
@@ -148,11 +149,11 @@ fn special_files_neither_hang_nor_fill_the_memory() {
     assert!(made.success());
     for path in ["/dev/zero", fifo.to_str().unwrap()] {
         let error = get(path).unwrap_err();
-        assert_eq!((error.rule(), error.is_verdict()), ("image/invalid", false));
+        assert_eq!((error.rule().name(), error.is_verdict()), ("image/invalid", false));
         assert!(error.to_string().contains("not a regular file"), "{error}");
     }
     let error = get(dir.path().to_str().unwrap()).unwrap_err();
-    assert_eq!((error.rule(), error.is_verdict()), ("image/invalid", false));
+    assert_eq!((error.rule().name(), error.is_verdict()), ("image/invalid", false));
     assert!(error.to_string().contains("`oci-layout`"), "{error}");
 }
 

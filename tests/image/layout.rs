@@ -4,7 +4,8 @@ use crate::support::{
     CONFIG, CONFIG_TYPE, CONTENT_TYPE, Layout, OCI_MANIFEST, WASM, get, get_with, manifest,
     options, rules,
 };
-use filtergate::image::{Digest, FetchOptions, Platform, Severity, SourceKind};
+use filtergate::image::{Digest, FetchOptions, Platform, SourceKind};
+use filtergate::verdict::Severity;
 use serde_json::json;
 use std::fs;
 
@@ -31,7 +32,7 @@ fn a_plain_file_may_hold_anything() {
 fn a_missing_file_is_not_found() {
     for reference in ["./missing.wasm", "missing.wasm", "file:missing", "oci:missing:v1"] {
         let error = get(reference).unwrap_err();
-        assert_eq!(error.rule(), "image/not-found", "{reference}");
+        assert_eq!(error.rule().name(), "image/not-found", "{reference}");
         assert!(!error.is_verdict());
         assert!(error.to_string().contains("missing"), "{error}");
     }
@@ -66,16 +67,16 @@ fn images_are_selected_by_tag_and_digest() {
     assert_eq!(pinned.named_digest, Some(digest));
 
     let error = get(&shown).unwrap_err();
-    assert_eq!((error.rule(), error.is_verdict()), ("image/invalid", false));
+    assert_eq!((error.rule().name(), error.is_verdict()), ("image/invalid", false));
     assert!(error.to_string().contains("2 images: v1, v2"), "{error}");
 
     let error = layout.get("v3").unwrap_err();
-    assert_eq!(error.rule(), "image/not-found");
+    assert_eq!(error.rule().name(), "image/not-found");
     assert!(error.to_string().contains("v1, v2"), "{error}");
 
     let missing = Digest::sha256(b"missing");
     let error = get(&format!("oci:{shown}@{missing}")).unwrap_err();
-    assert_eq!(error.rule(), "image/not-found");
+    assert_eq!(error.rule().name(), "image/not-found");
     assert!(error.to_string().contains(&missing.to_string()), "{error}");
 }
 
@@ -122,7 +123,7 @@ fn a_platform_can_be_asked_for() {
     // Another platform than the consumers' is not replaced by the only one that there is.
     let error = with("riscv64").unwrap_err();
     assert_eq!(error.consumer_message(), None);
-    assert_eq!((error.rule(), error.is_verdict()), ("image/shape", true));
+    assert_eq!((error.rule().name(), error.is_verdict()), ("image/shape", true));
     assert!(error.to_string().contains("linux/amd64, linux/arm64"), "{error}");
 }
 
@@ -188,5 +189,5 @@ fn a_sha512_digest_is_verified_too() {
     assert_eq!(image.wasm, b"hello");
     assert_eq!(image.wasm_sha256, Digest::sha256(b"hello").hex());
     fs::write(dir.join(hex), "hallo").unwrap();
-    assert_eq!(layout.get("v1").unwrap_err().rule(), "image/digest-mismatch");
+    assert_eq!(layout.get("v1").unwrap_err().rule().name(), "image/digest-mismatch");
 }

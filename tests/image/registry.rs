@@ -104,7 +104,7 @@ fn a_manifest_that_is_not_what_the_reference_pins() {
         false => good(request),
     });
     let error = pull(&server, &format!("acme/filter@{pinned}")).unwrap_err();
-    assert_eq!((error.rule(), error.is_verdict()), ("image/digest-mismatch", true));
+    assert_eq!((error.rule().name(), error.is_verdict()), ("image/digest-mismatch", true));
     assert!(error.to_string().contains(&pinned.to_string()), "{error}");
 }
 
@@ -116,7 +116,7 @@ fn a_manifest_that_is_not_what_the_header_says() {
         false => good(request),
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!(error.rule(), "image/digest-mismatch", "{error}");
+    assert_eq!(error.rule().name(), "image/digest-mismatch", "{error}");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn what_is_not_there_is_asked_for_once() {
         ("acme/other:v1", "NAME_UNKNOWN: no such repository here"),
     ] {
         let error = pull(&server, name).unwrap_err();
-        assert_eq!((error.rule(), error.is_verdict()), ("image/not-found", false));
+        assert_eq!((error.rule().name(), error.is_verdict()), ("image/not-found", false));
         assert!(error.to_string().contains(part), "{error}");
         assert!(error.to_string().contains(name), "{error}");
     }
@@ -154,7 +154,7 @@ fn what_is_not_there_is_asked_for_once() {
 fn a_host_that_is_no_registry() {
     let server = Server::start(|_| Answer::new(200, "\n<!DOCTYPE html>"));
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!((error.rule(), error.is_verdict()), ("image/unreachable", false));
+    assert_eq!((error.rule().name(), error.is_verdict()), ("image/unreachable", false));
     assert!(error.to_string().contains("web page"), "{error}");
 }
 
@@ -165,7 +165,7 @@ fn a_plain_404_keeps_its_text() {
         _ => Answer::new(404, "page not\nfound"),
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!(error.rule(), "image/not-found");
+    assert_eq!(error.rule().name(), "image/not-found");
     assert!(error.to_string().contains("404: page not found"), "{error}");
 }
 
@@ -176,7 +176,7 @@ fn a_blob_that_is_not_there() {
         false => good(request),
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!((error.rule(), error.is_verdict()), ("image/not-found", false));
+    assert_eq!((error.rule().name(), error.is_verdict()), ("image/not-found", false));
     assert!(error.to_string().contains(Digest::sha256(WASM).hex()), "{error}");
 }
 
@@ -184,7 +184,7 @@ fn a_blob_that_is_not_there() {
 fn a_refusal_says_what_was_tried() {
     let server = Server::start(|_| Answer::error(401, "UNAUTHORIZED", "no"));
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!((error.rule(), error.is_verdict()), ("image/unauthorized", false));
+    assert_eq!((error.rule().name(), error.is_verdict()), ("image/unauthorized", false));
     assert!(error.to_string().contains("anonymous"), "{error}");
     assert!(error.help().contains(&format!("docker login {}", server.host())));
     assert_eq!(server.count(|r| r.path.contains("/manifests/")), 1);
@@ -194,7 +194,7 @@ fn a_refusal_says_what_was_tried() {
         _ => Answer::error(403, "DENIED", "requested access is denied"),
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!(error.rule(), "image/unauthorized");
+    assert_eq!(error.rule().name(), "image/unauthorized");
     assert!(error.to_string().contains("requested access is denied"), "{error}");
 }
 
@@ -207,7 +207,7 @@ fn a_refused_connection_is_unreachable() {
     let reference = format!("{host}/acme/filter:v1");
     let source = Source::parse(&reference).unwrap();
     let error = block_on(fetch(&source, &reference, &options(), &NoProgress)).unwrap_err();
-    assert_eq!((error.rule(), error.is_verdict()), ("image/unreachable", false));
+    assert_eq!((error.rule().name(), error.is_verdict()), ("image/unreachable", false));
     // The cause, and not only "error sending request".
     assert!(error.to_string().to_lowercase().contains("connection refused"), "{error}");
     assert!(error.help().contains(&host));
@@ -239,7 +239,7 @@ fn trouble_that_stays_is_given_up() {
         false => good(request),
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!((error.rule(), error.is_verdict()), ("image/unreachable", false));
+    assert_eq!((error.rule().name(), error.is_verdict()), ("image/unreachable", false));
     assert!(error.to_string().ends_with("the registry answered 502"), "{error}");
     assert_eq!(server.count(|r| r.path.contains("/manifests/")), 4);
 }
@@ -262,7 +262,7 @@ fn a_blob_that_is_cut_is_fetched_again() {
         false => good(request),
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!((error.rule(), error.is_verdict()), ("image/unreachable", false), "{error}");
+    assert_eq!((error.rule().name(), error.is_verdict()), ("image/unreachable", false), "{error}");
     assert_eq!(server.count(is_wasm_blob), 4);
 }
 
@@ -282,7 +282,7 @@ fn a_blob_that_is_not_what_its_descriptor_says() {
             false => good(request),
         });
         let error = pull(&server, "acme/filter:v1").unwrap_err();
-        assert_eq!((error.rule(), error.is_verdict()), ("image/digest-mismatch", true));
+        assert_eq!((error.rule().name(), error.is_verdict()), ("image/digest-mismatch", true));
         assert!(error.to_string().contains(part), "{error}");
         assert_eq!(server.count(is_wasm_blob), 1, "{part}");
     }
@@ -297,7 +297,7 @@ fn a_blob_that_is_not_what_its_header_says() {
         false => good(request),
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!((error.rule(), error.is_verdict()), ("image/digest-mismatch", true));
+    assert_eq!((error.rule().name(), error.is_verdict()), ("image/digest-mismatch", true));
     assert!(error.to_string().contains("header"), "{error}");
 }
 
@@ -334,7 +334,7 @@ fn a_large_manifest_is_refused() {
         false => good(request),
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
-    assert_eq!((error.rule(), error.is_verdict()), ("image/too-large", true));
+    assert_eq!((error.rule().name(), error.is_verdict()), ("image/too-large", true));
 }
 
 #[test]
@@ -345,6 +345,6 @@ fn a_registry_that_never_answers_is_given_up() {
     let source = Source::parse(&reference).unwrap();
     let options = FetchOptions { timeout: Duration::from_millis(50), ..options() };
     let error = block_on(fetch(&source, &reference, &options, &NoProgress)).unwrap_err();
-    assert_eq!((error.rule(), error.is_verdict()), ("image/unreachable", false));
+    assert_eq!((error.rule().name(), error.is_verdict()), ("image/unreachable", false));
     assert!(error.to_string().contains("not complete after 0.05 s"), "{error}");
 }

@@ -1,7 +1,8 @@
 //! The reader of runtime configs.
 
 use crate::support::{CONFIG, Layout, WASM, rules};
-use filtergate::image::{RuntimeConfig, Severity};
+use filtergate::image::RuntimeConfig;
+use filtergate::verdict::Severity;
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -1,9 +1,9 @@
 //! OCI layouts that tests write, and what they ask of an image.
 
 use filtergate::image::{
-    CredentialSource, Digest, FetchOptions, Image, ImageError, NoProgress, Note, Severity, Source,
-    fetch,
+    CredentialSource, Digest, FetchOptions, Image, ImageError, NoProgress, Source, fetch,
 };
+use filtergate::verdict::{Finding, Severity};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write as _;
@@ -46,9 +46,9 @@ pub fn data(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/oci").join(path)
 }
 
-/// The notes as `rule severity`, for comparison.
-pub fn rules(notes: &[Note]) -> Vec<(&'static str, Severity)> {
-    notes.iter().map(|n| (n.rule, n.severity)).collect()
+/// The findings as `rule severity`, for comparison.
+pub fn rules(notes: &[Finding]) -> Vec<(&'static str, Severity)> {
+    notes.iter().map(|n| (n.rule.name(), n.severity)).collect()
 }
 
 pub fn descriptor(media_type: &str, blob: &[u8]) -> Value {

@@ -1,7 +1,8 @@
 //! Every image that a real registry took, against what Istio's own fetcher said of it.
 
 use crate::support::{Layout, data};
-use filtergate::image::{Digest, Image, ImageError, Severity};
+use filtergate::image::{Digest, Image, ImageError};
+use filtergate::verdict::Severity;
 use serde_json::Value;
 use std::fs;
 
@@ -31,7 +32,12 @@ fn layout() -> (Layout, Vec<String>) {
 /// The texts that Istio would log, of notes or of the error.
 fn objections(result: &Result<Image, ImageError>) -> Vec<String> {
     match result {
-        Ok(image) => image.notes.iter().filter_map(|note| note.consumer_message.clone()).collect(),
+        Ok(image) => image
+            .notes
+            .iter()
+            .filter(|note| !note.envoy_messages.is_empty())
+            .map(|note| note.envoy_messages.join("\n"))
+            .collect(),
         Err(error) => error.consumer_message().map(str::to_owned).into_iter().collect(),
     }
 }
@@ -141,8 +147,8 @@ fn every_shape_has_its_name() {
         let odd = image
             .notes
             .iter()
-            .find(|note| note.severity >= Severity::Warning && note.rule.starts_with("image/"));
-        assert_eq!(odd.map(|note| note.rule), *rule, "{name}: {:?}", image.notes);
+            .find(|note| note.severity != Severity::Note && note.rule.name().starts_with("image/"));
+        assert_eq!(odd.map(|note| note.rule.name()), *rule, "{name}: {:?}", image.notes);
     }
 }
 
@@ -168,7 +174,7 @@ fn an_image_without_a_module_is_a_verdict() {
         ("bad-compat-wasm-as-targz", "image/invalid", "not an intact tar archive"),
     ] {
         let error = layout.get(name).map(|i| i.shape).expect_err(name);
-        assert_eq!(error.rule(), rule, "{name}: {error}");
+        assert_eq!(error.rule().name(), rule, "{name}: {error}");
         assert!(error.is_verdict(), "{name}");
         assert!(error.to_string().contains(part), "{name}: {error}");
         assert!(!error.to_string().contains('\n'), "{name}");
@@ -213,7 +219,7 @@ fn a_pinned_index_is_named_with_both_digests() {
     assert_eq!(image.named_digest, Some(index.to_string()));
     assert_ne!(image.manifest_digest, image.named_digest);
     let manifest = image.manifest_digest.unwrap();
-    let note = image.notes.iter().find(|n| n.rule == "image/shape").unwrap();
+    let note = image.notes.iter().find(|n| n.rule.name() == "image/shape").unwrap();
     assert!(note.message.contains(&manifest), "{}", note.message);
     assert_eq!(note.help, Some(format!("pin {manifest} instead")));
 }
