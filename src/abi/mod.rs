@@ -83,6 +83,14 @@ impl AbiSet {
     }
 }
 
+impl fmt::Display for AbiSet {
+    /// `0.2.0 and 0.2.1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let versions: Vec<_> = self.iter().map(AbiVersion::as_str).collect();
+        f.write_str(&versions.join(" and "))
+    }
+}
+
 /// The import modules under which a host function is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Namespace {
@@ -131,7 +139,7 @@ impl HostFunction {
     }
 }
 
-/// A function that a host looks up in a module's exports.
+/// The host function that an import names, with its index in [`HOST_FUNCTIONS`].
 pub fn find_host_function(module: &str, name: &str) -> Option<(usize, &'static HostFunction)> {
     HOST_FUNCTIONS
         .iter()

@@ -4,7 +4,7 @@ use wasmtime::Linker;
 
 use crate::{
     abi::{HOST_FUNCTIONS, find_host_function},
-    module::{Facts, ImportKind},
+    module::Facts,
 };
 
 use super::{
@@ -47,7 +47,7 @@ fn run<T: Answer>(
 
 macro_rules! definitions {
     ($($($void:ident)? $name:literal => |$guest:ident $(, $arg:ident: $ty:ty)*| $call:expr;)*) => {
-        fn define(linker: &mut Linker<HostState>, module: &str, name: &str, index: usize) -> wasmtime::Result<()> {
+        pub(super) fn define(linker: &mut Linker<HostState>, module: &str, name: &str, index: usize) -> wasmtime::Result<()> {
             match name {
                 $($name => {
                     definitions!(@wrap linker, module, name, index, $($void)? |$guest $(, $arg: $ty)*| $call);
@@ -58,7 +58,7 @@ macro_rules! definitions {
         }
 
         #[cfg(test)]
-        const DEFINED: &[&str] = &[$($name,)*];
+        pub(super) const DEFINED: &[&str] = &[$($name,)*];
     };
     (@wrap $linker:ident, $module:ident, $fn:ident, $index:ident, |$guest:ident $(, $arg:ident: $ty:ty)*| $call:expr) => {
         $linker.func_wrap($module, $fn, move |mut caller: Guest<'_> $(, $arg: $ty)*| {
@@ -169,13 +169,6 @@ mod table {
         "sock_send" => |guest, a: u32, b: u32, c: u32, d: u32, e: u32| wasi::sock_send(guest, a, b, c, d, e);
         "sock_shutdown" => |_guest, _a: u32, _b: u32| wasi::fixed::notsup();
     }
-
-    pub(super) fn define_one(linker: &mut Linker<HostState>, module: &str, name: &str, index: usize) -> wasmtime::Result<()> {
-        define(linker, module, name, index)
-    }
-
-    #[cfg(test)]
-    pub(super) const ALL: &[&str] = DEFINED;
 }
 
 /// Defines the functions that a module imports, and no others. The module was checked against its
@@ -184,11 +177,10 @@ pub fn define_imports(linker: &mut Linker<HostState>, facts: &Facts) -> wasmtime
     // Modules may import one function twice.
     linker.allow_shadowing(true);
     for import in &facts.imports {
-        if !matches!(import.kind, ImportKind::Func(_)) {
-            continue;
-        }
-        if let Some((index, _)) = find_host_function(&import.module, &import.name) {
-            table::define_one(linker, &import.module, &import.name, index)?;
+        if import.kind.func().is_some()
+            && let Some((index, _)) = find_host_function(&import.module, &import.name)
+        {
+            table::define(linker, &import.module, &import.name, index)?;
         }
     }
     Ok(())
@@ -206,6 +198,6 @@ mod tests {
     #[test]
     fn every_function_of_the_table_has_a_definition_and_no_other() {
         let table: Vec<_> = HOST_FUNCTIONS.iter().map(|function| function.name).collect();
-        assert_eq!(table::ALL, table);
+        assert_eq!(table::DEFINED, table);
     }
 }

@@ -7,9 +7,9 @@ use wasmparser::{
 
 use crate::abi::{FuncType, ValueType};
 
-/// What is imported.
+/// What is imported or exported.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ImportKind {
+pub enum ExternKind {
     /// A function of this type.
     Func(FuncType),
     /// A memory.
@@ -22,6 +22,27 @@ pub enum ImportKind {
     Tag,
 }
 
+impl ExternKind {
+    /// The type, where this is a function.
+    pub fn func(&self) -> Option<&FuncType> {
+        match self {
+            Self::Func(ty) => Some(ty),
+            _ => None,
+        }
+    }
+
+    /// The word of the text format.
+    pub fn keyword(&self) -> &'static str {
+        match self {
+            Self::Func(_) => "func",
+            Self::Memory(_) => "memory",
+            Self::Table(_) => "table",
+            Self::Global(_) => "global",
+            Self::Tag => "tag",
+        }
+    }
+}
+
 /// An import of the module, in the order of the import section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
@@ -30,22 +51,14 @@ pub struct Import {
     /// Import name.
     pub name: String,
     /// What is imported.
-    pub kind: ImportKind,
+    pub kind: ExternKind,
 }
 
-/// What is exported.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ExternKind {
-    /// A function of this type.
-    Func(FuncType),
-    /// The memory with this index.
-    Memory(u32),
-    /// A table of this type.
-    Table(ValueType),
-    /// A global of this type.
-    Global(ValueType),
-    /// An exception tag.
-    Tag,
+impl Import {
+    /// Module and name, as Envoy's messages have them: `env.proxy_log`.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.module, self.name)
+    }
 }
 
 /// An export of the module, in the order of the export section.
@@ -127,18 +140,28 @@ impl From<wasmparser::BinaryReaderError> for ParseError {
 impl Facts {
     /// The function export called `name`.
     pub fn exported_func(&self, name: &str) -> Option<&FuncType> {
-        self.exports.iter().find_map(|export| match &export.kind {
-            ExternKind::Func(ty) if export.name == name => Some(ty),
-            _ => None,
-        })
+        self.exports
+            .iter()
+            .filter(|export| export.name == name)
+            .find_map(|export| export.kind.func())
+    }
+
+    /// Whether any function is imported.
+    pub fn imports_functions(&self) -> bool {
+        self.imports.iter().any(|import| import.kind.func().is_some())
     }
 
     /// Whether any memory is imported or exported, so that a host can reach it.
     pub fn has_reachable_memory(&self) -> bool {
         self.exports.iter().any(|export| matches!(export.kind, ExternKind::Memory(_)))
-            || self.imports.iter().any(|import| matches!(import.kind, ImportKind::Memory(_)))
+            || self.imports.iter().any(|import| matches!(import.kind, ExternKind::Memory(_)))
     }
 }
+
+/// What an export with an index out of range counts as: the validator refuses it by and by.
+const NO_MEMORY: MemoryFacts =
+    MemoryFacts { initial_pages: 0, maximum_pages: None, memory64: false, shared: false };
+const NO_TABLE: TableFacts = TableFacts { initial: 0, maximum: None, element: ValueType::FuncRef };
 
 struct Types {
     types: Vec<Option<FuncType>>,
@@ -232,24 +255,24 @@ fn section(payload: Payload<'_>, facts: &mut Facts, types: &mut Types) -> Result
                 let kind = match import.ty {
                     TypeRef::Func(index) | TypeRef::FuncExact(index) => {
                         types.funcs.push(index);
-                        ImportKind::Func(types.func_type(index, offset)?)
+                        ExternKind::Func(types.func_type(index, offset)?)
                     }
                     TypeRef::Memory(ty) => {
                         let memory = memory_facts(&ty);
                         facts.memories.push(memory);
-                        ImportKind::Memory(memory)
+                        ExternKind::Memory(memory)
                     }
                     TypeRef::Table(ty) => {
                         let table = table_facts(&ty);
                         facts.tables.push(table);
-                        ImportKind::Table(table)
+                        ExternKind::Table(table)
                     }
                     TypeRef::Global(ty) => {
                         let ty = value_type(ty.content_type);
                         types.globals.push(ty);
-                        ImportKind::Global(ty)
+                        ExternKind::Global(ty)
                     }
-                    TypeRef::Tag(_) => ImportKind::Tag,
+                    TypeRef::Tag(_) => ExternKind::Tag,
                 };
                 facts.imports.push(Import {
                     module: import.module.to_owned(),
@@ -282,19 +305,19 @@ fn section(payload: Payload<'_>, facts: &mut Facts, types: &mut Types) -> Result
             let offset = reader.range().start;
             for export in reader {
                 let export = export?;
+                let index = export.index as usize;
                 let kind = match export.kind {
                     ExternalKind::Func | ExternalKind::FuncExact => {
                         ExternKind::Func(types.func(export.index, offset)?)
                     }
-                    ExternalKind::Memory => ExternKind::Memory(export.index),
-                    ExternalKind::Table => ExternKind::Table(
-                        facts
-                            .tables
-                            .get(export.index as usize)
-                            .map_or(ValueType::FuncRef, |table| table.element),
-                    ),
+                    ExternalKind::Memory => {
+                        ExternKind::Memory(facts.memories.get(index).copied().unwrap_or(NO_MEMORY))
+                    }
+                    ExternalKind::Table => {
+                        ExternKind::Table(facts.tables.get(index).copied().unwrap_or(NO_TABLE))
+                    }
                     ExternalKind::Global => ExternKind::Global(
-                        types.globals.get(export.index as usize).copied().unwrap_or(ValueType::I32),
+                        types.globals.get(index).copied().unwrap_or(ValueType::I32),
                     ),
                     ExternalKind::Tag => ExternKind::Tag,
                 };

@@ -6,8 +6,6 @@ mod features;
 mod origin;
 
 pub use envoy_scan::{Corrupt, EnvoyScan, envoy_scan};
-pub use facts::{
-    Export, ExternKind, Facts, Import, ImportKind, MemoryFacts, ParseError, TableFacts, parse,
-};
+pub use facts::{Export, ExternKind, Facts, Import, MemoryFacts, ParseError, TableFacts, parse};
 pub use features::{Engine, Invalid, engine_features, validate};
 pub use origin::{Origin, import_advice, origin};

@@ -1,6 +1,6 @@
 //! Which toolchain and SDK a module was built with, from what toolchains leave in it.
 
-use super::facts::{Facts, ImportKind};
+use super::facts::{ExternKind, Facts};
 
 /// Where a module comes from, as far as it shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,9 +78,9 @@ pub fn origin(facts: &Facts) -> Origin {
 }
 
 /// What a foreign import says about how a module was built, and what to do about it.
-pub fn import_advice(module: &str, name: &str, kind: &ImportKind) -> Option<&'static str> {
-    if !matches!(kind, ImportKind::Func(_)) {
-        return matches!(kind, ImportKind::Global(_)).then_some(
+pub fn import_advice(module: &str, name: &str, kind: &ExternKind) -> Option<&'static str> {
+    if kind.func().is_none() {
+        return matches!(kind, ExternKind::Global(_)).then_some(
             "Envoy offers no globals: build without dynamic linking or `--import-*` flags",
         );
     }

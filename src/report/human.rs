@@ -7,7 +7,6 @@ use crate::{
     bench::PhaseClock,
     exercise::{ExchangeResult, RootRun},
     host::{LogLevel, LogLine},
-    module::ImportKind,
     verdict::{Finding, ImageFacts, ModuleFacts, Outcome, Rule, Severity, Verdict},
 };
 
@@ -391,8 +390,7 @@ fn link_line(module: &ModuleFacts, verdict: &Verdict) -> Option<String> {
     if verdict.envoy_class == Some("corrupt") {
         return None;
     }
-    let functions =
-        module.imports.iter().filter(|import| matches!(import.kind, ImportKind::Func(_))).count();
+    let functions = module.imports.iter().filter(|import| import.kind.func().is_some()).count();
     let bad = |rule| verdict.findings.iter().filter(|finding| finding.rule == rule).count();
     if module.imports.is_empty() {
         return Some("no imports".to_owned());

@@ -9,10 +9,10 @@ use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
 use crate::{
     abi::FuncType,
-    bench::PhaseClock,
-    exercise::{ExchangeResult, RootRun},
+    bench::{Phase, PhaseClock, PhaseTime},
+    exercise::{ExchangeResult, Message, RootRun},
     host::LogLine,
-    module::{self, ExternKind, ImportKind},
+    module::ExternKind,
     verdict::{Finding, ImageFacts, ModuleFacts, Rule, Severity, Verdict},
     vm::Compiler,
 };
@@ -152,38 +152,23 @@ impl<'a> ModuleJson<'a> {
             toolchain: module.toolchain.as_deref(),
             functions: module.functions,
             code_bytes: module.code_bytes,
-            imports: module.imports.iter().map(ExternJson::of_import).collect(),
-            exports: module.exports.iter().map(ExternJson::of_export).collect(),
+            imports: module
+                .imports
+                .iter()
+                .map(|import| ExternJson::of(Some(&import.module), &import.name, &import.kind))
+                .collect(),
+            exports: module
+                .exports
+                .iter()
+                .map(|export| ExternJson::of(None, &export.name, &export.kind))
+                .collect(),
         }
     }
 }
 
 impl<'a> ExternJson<'a> {
-    fn of_import(import: &'a module::Import) -> Self {
-        let (kind, ty) = match &import.kind {
-            ImportKind::Func(ty) => ("func", Some(ty)),
-            ImportKind::Memory(_) => ("memory", None),
-            ImportKind::Table(_) => ("table", None),
-            ImportKind::Global(_) => ("global", None),
-            ImportKind::Tag => ("tag", None),
-        };
-        Self {
-            module: Some(&import.module),
-            name: &import.name,
-            kind,
-            r#type: ty.map(FuncType::to_string),
-        }
-    }
-
-    fn of_export(export: &'a module::Export) -> Self {
-        let (kind, ty) = match &export.kind {
-            ExternKind::Func(ty) => ("func", Some(ty)),
-            ExternKind::Memory(_) => ("memory", None),
-            ExternKind::Table(_) => ("table", None),
-            ExternKind::Global(_) => ("global", None),
-            ExternKind::Tag => ("tag", None),
-        };
-        Self { module: None, name: &export.name, kind, r#type: ty.map(FuncType::to_string) }
+    fn of(module: Option<&'a str>, name: &'a str, kind: &ExternKind) -> Self {
+        Self { module, name, kind: kind.keyword(), r#type: kind.func().map(FuncType::to_string) }
     }
 }
 
@@ -257,23 +242,32 @@ type Pairs = [(String, String)];
 struct ExchangeJson<'a> {
     name: &'a str,
     response: Option<ResponseJson<'a>>,
-    upstream: Option<UpstreamJson<'a>>,
+    upstream: Option<MessageJson<'a>>,
     logs: Vec<LogJson<'a>>,
 }
 
 #[derive(Serialize)]
 struct ResponseJson<'a> {
     status: u32,
+    #[serde(flatten)]
+    message: MessageJson<'a>,
+}
+
+#[derive(Serialize)]
+struct MessageJson<'a> {
     headers: &'a Pairs,
     body_b64: String,
     trailers: &'a Pairs,
 }
 
-#[derive(Serialize)]
-struct UpstreamJson<'a> {
-    headers: &'a Pairs,
-    body_b64: String,
-    trailers: &'a Pairs,
+impl<'a> MessageJson<'a> {
+    fn of(message: &'a Message) -> Self {
+        Self {
+            headers: &message.headers,
+            body_b64: BASE64_STANDARD.encode(&message.body),
+            trailers: &message.trailers,
+        }
+    }
 }
 
 impl<'a> ExchangeJson<'a> {
@@ -282,15 +276,9 @@ impl<'a> ExchangeJson<'a> {
             name: &exchange.name,
             response: exchange.response.as_ref().map(|response| ResponseJson {
                 status: response.status,
-                headers: &response.message.headers,
-                body_b64: BASE64_STANDARD.encode(&response.message.body),
-                trailers: &response.message.trailers,
+                message: MessageJson::of(&response.message),
             }),
-            upstream: exchange.upstream.as_ref().map(|upstream| UpstreamJson {
-                headers: &upstream.headers,
-                body_b64: BASE64_STANDARD.encode(&upstream.body),
-                trailers: &upstream.trailers,
-            }),
+            upstream: exchange.upstream.as_ref().map(MessageJson::of),
             logs: logs(&exchange.logs),
         }
     }
@@ -311,7 +299,7 @@ struct PhaseJson {
 
 impl Load {
     fn of(phases: &PhaseClock) -> Self {
-        let phase = |(phase, time): (crate::bench::Phase, crate::bench::PhaseTime)| PhaseJson {
+        let phase = |(phase, time): (Phase, PhaseTime)| PhaseJson {
             name: phase.as_str(),
             wall_ns: time.wall_ns,
             cpu_ns: time.cpu_ns,

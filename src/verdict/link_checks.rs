@@ -3,7 +3,7 @@
 
 use crate::{
     abi::{ALLOCATORS, AbiVersion, CALLBACKS, Callback, FuncType, LIFECYCLE, ValueType},
-    module::{self, ExternKind, Facts, ImportKind, import_advice},
+    module::{ExternKind, Facts, Import, import_advice},
     target::{ImportAnswer, Target},
 };
 
@@ -17,32 +17,22 @@ pub(super) fn imports(facts: &Facts, target: &Target, abi: Option<AbiVersion>) -
     let mut findings = Vec::new();
     // V8's C API ends the process on types that it cannot express, before any import is resolved.
     for import in &facts.imports {
-        let what = match &import.kind {
-            ImportKind::Tag => Some("an exception tag"),
-            ImportKind::Func(ty) if !is_expressible(ty) => Some("a function with v128 or GC types"),
-            ImportKind::Global(ty) if !has_name(*ty) => Some("a global of a v128 or GC type"),
-            ImportKind::Table(table) if !has_name(table.element) => Some("a table of a GC type"),
-            _ => None,
-        };
-        if let Some(what) = what {
-            findings.push(inexpressible(&format!(
-                "imports {what}, `{}.{}`",
-                import.module, import.name
-            )));
+        if let Some(what) = inexpressible(&import.kind) {
+            findings.push(ends_the_process(&format!("imports {what}, `{}`", import.full_name())));
         }
     }
     let mut seen = std::collections::HashSet::new();
     for import in &facts.imports {
-        let full = format!("{}.{}", import.module, import.name);
+        let full = import.full_name();
         let ty = match &import.kind {
-            ImportKind::Func(ty) => ty,
-            ImportKind::Global(_) => {
+            ExternKind::Func(ty) => ty,
+            ExternKind::Global(_) => {
                 findings.push(
                     Finding::error(
                         Rule::LinkMissingImport,
                         format!("`{full}` is an imported global; {target} offers none"),
                     )
-                    .envoy(format!("Failed to load Wasm module due to a missing import: {full}"))
+                    .envoy(missing_import_line(&full))
                     .help(
                         import_advice(&import.module, &import.name, &import.kind)
                             .unwrap_or_default(),
@@ -51,7 +41,7 @@ pub(super) fn imports(facts: &Facts, target: &Target, abi: Option<AbiVersion>) -
                 continue;
             }
             // The host makes a memory or table with the module's own limits.
-            ImportKind::Memory(_) | ImportKind::Table(_) | ImportKind::Tag => continue,
+            ExternKind::Memory(_) | ExternKind::Table(_) | ExternKind::Tag => continue,
         };
         if !seen.insert((full.clone(), ty.clone())) {
             continue;
@@ -88,8 +78,19 @@ fn is_expressible(ty: &FuncType) -> bool {
     ty.params.iter().chain(&ty.results).all(|ty| has_name(*ty))
 }
 
+/// What of an import or export V8's C API has no type for.
+fn inexpressible(kind: &ExternKind) -> Option<&'static str> {
+    match kind {
+        ExternKind::Tag => Some("an exception tag"),
+        ExternKind::Func(ty) if !is_expressible(ty) => Some("a function with v128 or GC types"),
+        ExternKind::Global(ty) if !has_name(*ty) => Some("a global of a v128 or GC type"),
+        ExternKind::Table(table) if !has_name(table.element) => Some("a table of a GC type"),
+        _ => None,
+    }
+}
+
 /// A module that "imports a global of …" for which V8's C API has no type.
-fn inexpressible(what: &str) -> Finding {
+fn ends_the_process(what: &str) -> Finding {
     Finding::error(
         Rule::HazardCrashesEnvoy,
         format!("the module {what}: V8's C API has no type for it, and the process ends"),
@@ -103,8 +104,8 @@ fn inexpressible(what: &str) -> Finding {
 /// (proxy-wasm-cpp-host `src/v8/v8.cc`, `link`).
 pub(super) fn host_made(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let memories = facts.imports.iter().filter(|i| matches!(i.kind, ImportKind::Memory(_))).count();
-    let tables = facts.imports.iter().filter(|i| matches!(i.kind, ImportKind::Table(_))).count();
+    let memories = facts.imports.iter().filter(|i| matches!(i.kind, ExternKind::Memory(_))).count();
+    let tables = facts.imports.iter().filter(|i| matches!(i.kind, ExternKind::Table(_))).count();
     for (count, what) in [(memories, "memories"), (tables, "tables")] {
         if count > 1 {
             findings.push(
@@ -117,7 +118,7 @@ pub(super) fn host_made(facts: &Facts) -> Vec<Finding> {
             );
         }
     }
-    if facts.imports.iter().any(|i| matches!(i.kind, ImportKind::Memory(memory) if memory.shared)) {
+    if facts.imports.iter().any(|i| matches!(i.kind, ExternKind::Memory(memory) if memory.shared)) {
         findings.push(
             Finding::error(
                 Rule::LoadInstantiate,
@@ -151,10 +152,10 @@ fn import_type(target: &Target, full: &str, module: &FuncType, host: &FuncType) 
 fn missing_import(
     target: &Target,
     abi: Option<AbiVersion>,
-    import: &module::Import,
+    import: &Import,
     known: Option<&crate::abi::HostFunction>,
 ) -> Finding {
-    let full = format!("{}.{}", import.module, import.name);
+    let full = import.full_name();
     let (message, help) = match (known, abi) {
         (Some(function), _) if function.since > target.envoy_minor() => (
             format!("{target} does not have `{full}`: Envoy has it since 1.{}", function.since),
@@ -164,8 +165,7 @@ fn missing_import(
             ),
         ),
         (Some(function), Some(abi)) => {
-            let versions: Vec<_> = function.abis.iter().map(AbiVersion::as_str).collect();
-            let versions = versions.join(" and ");
+            let versions = function.abis;
             (
                 format!(
                     "{target} does not have `{full}` for modules of ABI {abi}: it belongs to ABI {versions}"
@@ -182,9 +182,11 @@ fn missing_import(
                 .to_owned(),
         ),
     };
-    Finding::error(Rule::LinkMissingImport, message)
-        .envoy(format!("Failed to load Wasm module due to a missing import: {full}"))
-        .help(help)
+    Finding::error(Rule::LinkMissingImport, message).envoy(missing_import_line(&full)).help(help)
+}
+
+fn missing_import_line(full: &str) -> String {
+    format!("Failed to load Wasm module due to a missing import: {full}")
 }
 
 /// Memories that the engine will not make, and memories that the host will miss.
@@ -206,9 +208,7 @@ pub(super) fn memories(facts: &Facts, target: &Target) -> Vec<Finding> {
             .help("lower the initial memory in the linker's flags"),
         );
     }
-    let imports_functions =
-        facts.imports.iter().any(|import| matches!(import.kind, ImportKind::Func(_)));
-    if !facts.has_reachable_memory() && imports_functions {
+    if !facts.has_reachable_memory() && facts.imports_functions() {
         findings.push(
             Finding::warning(
                 Rule::HazardCrashesEnvoy,
@@ -224,15 +224,8 @@ pub(super) fn memories(facts: &Facts, target: &Target) -> Vec<Finding> {
 pub(super) fn exports(facts: &Facts, target: &Target, abi: AbiVersion) -> Vec<Finding> {
     let mut findings = Vec::new();
     for export in &facts.exports {
-        let what = match &export.kind {
-            ExternKind::Tag => Some("an exception tag"),
-            ExternKind::Func(ty) if !is_expressible(ty) => Some("a function with v128 or GC types"),
-            ExternKind::Global(ty) if !has_name(*ty) => Some("a global of a v128 or GC type"),
-            ExternKind::Table(ty) if !has_name(*ty) => Some("a table of a GC type"),
-            _ => None,
-        };
-        if let Some(what) = what {
-            findings.push(inexpressible(&format!("exports {what}, `{}`", export.name)));
+        if let Some(what) = inexpressible(&export.kind) {
+            findings.push(ends_the_process(&format!("exports {what}, `{}`", export.name)));
         }
     }
     let well_typed = |callback: &Callback, findings: &mut Vec<Finding>| {
@@ -278,10 +271,7 @@ fn export_type(name: &str, abi: AbiVersion, host: &FuncType, module: &FuncType) 
         .iter()
         .find(|callback| callback.name == name && FuncType::parse(callback.signature) == *module);
     let why = match other {
-        Some(callback) => {
-            let versions: Vec<_> = callback.abis.iter().map(AbiVersion::as_str).collect();
-            format!("; that is the type of ABI {}", versions.join(" and "))
-        }
+        Some(callback) => format!("; that is the type of ABI {}", callback.abis),
         None => String::new(),
     };
     Finding::error(

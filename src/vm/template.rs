@@ -8,7 +8,7 @@ use crate::{
     abi::AbiVersion,
     bench::{Phase, PhaseClock},
     host::{GuestMemory, HostState, HostTrap, Plugin, Process, StoreLimits, define_imports},
-    module::{self, Facts, ImportKind},
+    module::{self, Facts},
     target::Target,
 };
 
@@ -136,8 +136,7 @@ impl Template {
             })?;
             let mut linker = Linker::new(&engine);
             define_imports(&mut linker, &facts).map_err(machine)?;
-            let only_functions =
-                facts.imports.iter().all(|import| matches!(import.kind, ImportKind::Func(_)));
+            let only_functions = facts.imports.iter().all(|import| import.kind.func().is_some());
             let pre = if only_functions {
                 Some(linker.instantiate_pre(&module).map_err(machine)?)
             } else {
