@@ -29,7 +29,7 @@ use std::time::Duration;
 use crate::{
     bench::{Phase, PhaseClock},
     exercise::{Exchange, ExerciseOptions, smoke_exchanges},
-    image::{FetchOptions, Image, Progress, RuntimeConfig, Source},
+    image::{FetchOptions, Image, Progress, Source},
     target::Target,
     verdict::{Finding, Rule, StaticReport, Verdict},
     vm::{CompileError, Template, VmOptions, on_a_guest_thread},
@@ -85,14 +85,14 @@ pub async fn check(
     progress: &dyn Progress,
 ) -> Verdict {
     match image::fetch(source, reference, &options.fetch, progress).await {
-        Ok(image) => judge(image, options),
+        Ok(image) => judge(&image, options),
         Err(error) => Verdict::of_image_error(reference, &options.target, &error),
     }
 }
 
 /// Judges an image: static checks, load, exchanges.
-pub fn judge(image: Image, options: &CheckOptions) -> Verdict {
-    let mut verdict = Verdict::new(&image, &options.target);
+pub fn judge(image: &Image, options: &CheckOptions) -> Verdict {
+    let mut verdict = Verdict::new(image, &options.target);
     verdict.phases.add(Phase::Fetch, image.fetch);
     verdict.phases.add(Phase::Verify, image.verify);
     let mut clock = PhaseClock::default();
@@ -101,13 +101,12 @@ pub fn judge(image: Image, options: &CheckOptions) -> Verdict {
     verdict.phases.absorb(&clock);
     let config = image.runtime_config.as_ref();
     let declared = config.map_or(&[][..], |config| &config.abi_versions);
-    let label_findings = verdict::check_declared_abi(declared, &report);
-    verdict.findings.extend(label_findings);
-    verdict.set_module(&image, &report);
+    verdict.findings.extend(verdict::check_declared_abi(declared, &report));
+    verdict.set_module(image, &report);
     if report.is_loadable()
         && let Some(abi) = report.abi
     {
-        execute(&image, report, abi, options, &mut verdict);
+        execute(image, report, abi, options, &mut verdict);
     } else {
         verdict.findings.extend(report.findings);
         verdict.loads = Some(false);
@@ -145,7 +144,7 @@ fn execute(
     };
     verdict.compiler = Some(template.compiler());
     let exercise_options = ExerciseOptions {
-        root_ids: roots(options, image.runtime_config.as_ref()),
+        root_ids: root_ids(options, image),
         configuration: options.configuration.clone(),
         vm_configuration: options.vm_configuration.clone(),
         vm_id: String::new(),
@@ -182,10 +181,10 @@ fn execute(
 }
 
 /// The root_ids to exercise: those that were asked for, else those that the image declares.
-fn roots(options: &CheckOptions, config: Option<&RuntimeConfig>) -> Vec<String> {
+pub(crate) fn root_ids(options: &CheckOptions, image: &Image) -> Vec<String> {
     let mut root_ids = options.root_ids.clone();
     if root_ids.is_empty()
-        && let Some(config) = config
+        && let Some(config) = &image.runtime_config
     {
         root_ids.clone_from(&config.root_ids);
     }

@@ -21,11 +21,8 @@ pub struct DeclaredAbi {
 
 impl DeclaredAbi {
     /// Whether a module with this marker can be what the declaration says.
-    pub fn accepts(&self, marker: Option<AbiVersion>) -> bool {
-        match marker {
-            Some(version) => self.markers.contains(&version),
-            None => self.without_marker,
-        }
+    pub fn accepts(&self, marker: AbiVersion) -> bool {
+        self.markers.contains(&marker)
     }
 
     /// Whether the named host is older than every module that a current proxy loads.

@@ -1,6 +1,6 @@
 //! One cold load of a module, from its bytes to a configured root, and many of them.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     exercise::{LoadRun, load_plugin},
@@ -27,16 +27,9 @@ pub struct LoadConditions {
 }
 
 /// Why a load came to no end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct LoadFailed(pub String);
-
-impl fmt::Display for LoadFailed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for LoadFailed {}
 
 /// A module that was loaded. To drop it takes time that belongs to no phase.
 pub struct ColdLoad {

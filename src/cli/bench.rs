@@ -60,17 +60,10 @@ impl Bench {
                 return self.refuse(&verdict);
             }
         };
-        let (fetch, verify) = (image.fetch, image.verify);
-        let wasm = image.wasm.clone();
-        let root_id = options
-            .root_ids
-            .first()
-            .or_else(|| image.runtime_config.as_ref().and_then(|config| config.root_ids.first()))
-            .cloned()
-            .unwrap_or_default();
+        let root_id = crate::root_ids(&options, &image).into_iter().next().unwrap_or_default();
         // The verdict is about the root that is measured.
         options.root_ids = vec![root_id.clone()];
-        let verdict = crate::judge(image, &options);
+        let verdict = crate::judge(&image, &options);
         let (Some(true), Some(compiler), Some(module)) =
             (verdict.loads, verdict.compiler, &verdict.module)
         else {
@@ -90,7 +83,7 @@ impl Bench {
         let fetched_once = matches!(source, Source::Registry(_));
         let bytes = |clock: &mut PhaseClock| {
             if fetched_once {
-                return Ok(wasm.clone());
+                return Ok(image.wasm.clone());
             }
             let again = image::fetch(&source, &self.image, &options.fetch, &NoProgress);
             let image = runtime.block_on(again).map_err(|error| LoadFailed(error.to_string()))?;
@@ -107,8 +100,8 @@ impl Bench {
             }
         };
         if fetched_once {
-            samples.push_apart(Phase::Fetch, fetch);
-            samples.push_apart(Phase::Verify, verify);
+            samples.push_apart(Phase::Fetch, image.fetch);
+            samples.push_apart(Phase::Verify, image.verify);
         }
         let load = LoadTime {
             reference: &self.image,

@@ -118,7 +118,7 @@ fn start(instance: &mut Instance, template: &Template) -> Result<(), Box<Trap>> 
                 let main = instance.export::<(u32, u32), u32>("main");
                 let main_void = instance
                     .export::<(), u32>("__main_void")
-                    .filter(|_| template.target().envoy_minor() >= 39);
+                    .filter(|_| template.target().looks_up("__main_void"));
                 // The result of main is ignored.
                 match (main, main_void) {
                     (Some(main), _) => instance.call("main", &main, VM_CONTEXT, (0, 0)).map(drop),

@@ -209,8 +209,6 @@ with an answer is not covered by the verdict."
 A limit that keeps filtergate itself safe was reached, so that the module was not judged to the end.
 It says nothing of what Envoy would do."
         }
-        #[allow(unreachable_patterns, reason = "a rule may be added before its words are")]
-        _ => "",
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::abi::{
-    AbiVersion, Callback, FuncType, HOST_FUNCTIONS, HostFunction, find_host_function,
-};
+use crate::abi::{AbiVersion, FuncType, HOST_FUNCTIONS, HostFunction, find_host_function};
 
 /// The oldest Envoy release that can be named: the first on V8 10, which reports only the first
 /// missing import, and the oldest whose import set is in the tables without a gap.
@@ -107,8 +105,8 @@ impl Target {
 
     /// Whether this release looks up the export `callback` (only `__main_void` is younger than
     /// the table).
-    pub fn looks_up(&self, callback: &Callback) -> bool {
-        callback.name != "__main_void" || self.minor >= 39
+    pub fn looks_up(&self, callback: &str) -> bool {
+        callback != "__main_void" || self.minor >= 39
     }
 
     /// The functions, as a bit set over [`HOST_FUNCTIONS`], that a module may call while it starts.

@@ -1,7 +1,7 @@
 //! The ABI versions that an image declares, against what its module is.
 
 use crate::{
-    abi::{AbiVersion, declared_abi},
+    abi::{AbiVersion, declared_abi, find_host_function},
     module::Facts,
 };
 
@@ -40,8 +40,9 @@ pub fn check_declared_abi(declared: &[String], report: &StaticReport) -> Vec<Fin
     let labels =
         || known.iter().map(|(label, _)| format!("`{label}`")).collect::<Vec<_>>().join(", ");
     let names = || known.iter().map(|(_, abi)| abi.names).collect::<Vec<_>>().join("; ");
+    let obsolete = known.iter().all(|(_, abi)| abi.is_obsolete());
     match report.abi {
-        None if known.iter().all(|(_, abi)| abi.is_obsolete()) => findings.push(
+        None if obsolete => findings.push(
             Finding::error(
                 Rule::ConfigAbiVersion,
                 format!(
@@ -52,8 +53,7 @@ pub fn check_declared_abi(declared: &[String], report: &StaticReport) -> Vec<Fin
             .help("rebuild the filter with a current SDK and declare `v0.2.1`"),
         ),
         None => {}
-        Some(marker) if !known.iter().any(|(_, abi)| abi.accepts(Some(marker))) => {
-            let obsolete = known.iter().all(|(_, abi)| abi.is_obsolete());
+        Some(marker) if !known.iter().any(|(_, abi)| abi.accepts(marker)) => {
             let tail = if obsolete { ", an old host that no current proxy is" } else { "" };
             findings.push(
                 Finding::error(
@@ -67,7 +67,7 @@ pub fn check_declared_abi(declared: &[String], report: &StaticReport) -> Vec<Fin
             );
         }
         Some(marker) => {
-            if known.iter().all(|(_, abi)| abi.is_obsolete()) {
+            if obsolete {
                 findings.push(
                     Finding::warning(
                         Rule::ConfigAbiVersion,
@@ -103,10 +103,8 @@ fn abis_of_imports(facts: &Facts) -> Vec<AbiVersion> {
         .into_iter()
         .filter(|abi| {
             facts.imports.iter().all(|import| {
-                match crate::abi::find_host_function(&import.module, &import.name) {
-                    Some((_, function)) => function.abis.contains(*abi),
-                    None => true,
-                }
+                find_host_function(&import.module, &import.name)
+                    .is_none_or(|(_, function)| function.abis.contains(*abi))
             })
         })
         .collect()

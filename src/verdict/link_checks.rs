@@ -241,7 +241,7 @@ pub(super) fn exports(facts: &Facts, target: &Target, abi: AbiVersion) -> Vec<Fi
     // A wrongly typed `_initialize` counts as absent when `main` or `_start` is looked up.
     let initialize_ok = has_initialize && well_typed(&LIFECYCLE[0], &mut findings);
     for callback in &LIFECYCLE[1..] {
-        if target.looks_up(callback) && (callback.name == "_start") != initialize_ok {
+        if target.looks_up(callback.name) && (callback.name == "_start") != initialize_ok {
             well_typed(callback, &mut findings);
         }
     }

@@ -91,19 +91,27 @@ impl Verdict {
     /// A verdict on an image whose module was not looked at yet.
     pub fn new(image: &Image, target: &Target) -> Self {
         Self {
-            reference: image.reference.clone(),
-            target: target.clone(),
-            outcome: Outcome::Undecided,
             image: Some(ImageFacts {
                 named_digest: image.named_digest.clone(),
                 manifest_digest: image.manifest_digest.clone(),
                 shape: image.shape.name(),
                 runtime_config: image.runtime_config.clone(),
             }),
+            findings: image.notes.clone(),
+            ..Self::empty(&image.reference, target)
+        }
+    }
+
+    fn empty(reference: &str, target: &Target) -> Self {
+        Self {
+            reference: reference.to_owned(),
+            target: target.clone(),
+            outcome: Outcome::Undecided,
+            image: None,
             module: None,
             loads: None,
             envoy_class: None,
-            findings: image.notes.clone(),
+            findings: Vec::new(),
             base_logs: Vec::new(),
             roots: Vec::new(),
             phases: PhaseClock::default(),
@@ -119,21 +127,7 @@ impl Verdict {
         let finding = Finding::error(error.rule(), error.to_string())
             .envoy_text(error.consumer_message().unwrap_or_default())
             .help(error.help());
-        Self {
-            reference: reference.to_owned(),
-            target: target.clone(),
-            outcome,
-            image: None,
-            module: None,
-            loads: None,
-            envoy_class: None,
-            findings: vec![finding],
-            base_logs: Vec::new(),
-            roots: Vec::new(),
-            phases: PhaseClock::default(),
-            compiler: None,
-            undecided: true,
-        }
+        Self { outcome, findings: vec![finding], undecided: true, ..Self::empty(reference, target) }
     }
 
     /// Adds what the static view knows of the module.

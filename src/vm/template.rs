@@ -114,22 +114,20 @@ impl Template {
             let module = Module::from_binary(&engine, bytes)?;
             Ok::<_, wasmtime::Error>((engine, module))
         };
-        let (compiler, compiled) = clock.measure(Phase::Compile, || {
-            let first = compile(options.compiler);
-            if first.is_ok() || options.compiler != Compiler::Winch {
-                return (options.compiler, first);
+        let (compiler, (engine, module)) = clock.measure(Phase::Compile, || {
+            let first = match compile(options.compiler) {
+                Ok(made) => return Ok((options.compiler, made)),
+                Err(error) => error,
+            };
+            // Either the module is bad, or it needs what the compiler lacks.
+            module::validate(bytes, module::Engine::EnvoyV8).map_err(CompileError::Invalid)?;
+            let unsupported = |error| CompileError::Unsupported(format!("{error:#}"));
+            if options.compiler != Compiler::Winch {
+                return Err(unsupported(first));
             }
-            // Either the module is bad, or it needs what the baseline compiler lacks.
-            if module::validate(bytes, module::Engine::EnvoyV8).is_err() {
-                return (options.compiler, first);
-            }
-            (Compiler::CraneliftFast, compile(Compiler::CraneliftFast))
-        });
-        let (engine, module) =
-            compiled.map_err(|error| match module::validate(bytes, module::Engine::EnvoyV8) {
-                Err(invalid) => CompileError::Invalid(invalid),
-                Ok(()) => CompileError::Unsupported(format!("{error:#}")),
-            })?;
+            let made = compile(Compiler::CraneliftFast).map_err(unsupported)?;
+            Ok((Compiler::CraneliftFast, made))
+        })?;
         clock.measure(Phase::Link, || {
             let ticker = Ticker::start(&engine).map_err(|error| {
                 CompileError::Machine(format!("no thread for time limits: {error}"))
