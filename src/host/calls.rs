@@ -6,7 +6,7 @@
 use crate::abi::Status;
 
 use super::{
-    memory::{Guest, read, write_u32},
+    memory::{Guest, read, view, write_u32},
     state::HostResult,
 };
 
@@ -26,7 +26,7 @@ pub const NOT_MODELLED: &[&str] = &[
 fn check_ranges(guest: &mut Guest<'_>, ranges: &[(u32, u32)]) -> HostResult {
     guest.data().context_id()?;
     for (ptr, size) in ranges {
-        read(guest, *ptr, *size)?;
+        view(guest, *ptr, *size)?;
     }
     Ok(())
 }
@@ -43,7 +43,6 @@ pub fn proxy_http_call(
     body_size: u32,
     trailers_ptr: u32,
     trailers_size: u32,
-    _timeout_ms: u32,
     token_ptr: u32,
 ) -> HostResult {
     check_ranges(
@@ -73,8 +72,6 @@ pub fn proxy_grpc_call(
     metadata_size: u32,
     request_ptr: u32,
     request_size: u32,
-    _timeout_ms: u32,
-    _token_ptr: u32,
 ) -> HostResult {
     check_ranges(
         guest,
@@ -101,7 +98,6 @@ pub fn proxy_grpc_stream(
     method_size: u32,
     metadata_ptr: u32,
     metadata_size: u32,
-    _token_ptr: u32,
 ) -> HostResult {
     check_ranges(
         guest,
@@ -133,21 +129,13 @@ pub fn proxy_grpc_send(
     token: u32,
     message_ptr: u32,
     message_size: u32,
-    _end_stream: u32,
 ) -> HostResult {
-    guest.data().context_id()?;
-    read(guest, message_ptr, message_size)?;
+    check_ranges(guest, &[(message_ptr, message_size)])?;
     unknown_token(token, &[GRPC_STREAM])
 }
 
-/// `proxy_grpc_cancel` of a call or stream that is not there.
-pub fn proxy_grpc_cancel(guest: &mut Guest<'_>, token: u32) -> HostResult {
-    guest.data().context_id()?;
-    unknown_token(token, &[GRPC_CALL, GRPC_STREAM])
-}
-
-/// `proxy_grpc_close` of a call or stream that is not there.
-pub fn proxy_grpc_close(guest: &mut Guest<'_>, token: u32) -> HostResult {
+/// `proxy_grpc_cancel` and `proxy_grpc_close` of a call or stream that is not there.
+pub fn proxy_grpc_end(guest: &mut Guest<'_>, token: u32) -> HostResult {
     guest.data().context_id()?;
     unknown_token(token, &[GRPC_CALL, GRPC_STREAM])
 }
@@ -165,7 +153,7 @@ pub fn proxy_call_foreign_function(
 ) -> HostResult {
     guest.data().context_id()?;
     let name = read(guest, name_ptr, name_size)?;
-    read(guest, arguments_ptr, arguments_size)?;
+    view(guest, arguments_ptr, arguments_size)?;
     if name != b"clear_route_cache" {
         return Err(Status::NotFound.into());
     }
@@ -184,8 +172,7 @@ pub fn envoy_resolve_dns(
     name_size: u32,
     token_ptr: u32,
 ) -> HostResult {
-    guest.data().context_id()?;
-    read(guest, name_ptr, name_size)?;
+    check_ranges(guest, &[(name_ptr, name_size)])?;
     /// Envoy's first DNS token.
     const FIRST_TOKEN: u32 = 2;
     write_u32(guest, token_ptr, FIRST_TOKEN)

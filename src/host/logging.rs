@@ -3,7 +3,7 @@
 use crate::abi::Status;
 
 use super::{
-    memory::{Guest, slice, split, write_u32},
+    memory::{Guest, view, write_u32},
     state::{HostResult, HostState},
 };
 
@@ -101,11 +101,7 @@ impl LogSink {
 pub fn proxy_log(guest: &mut Guest<'_>, level: u32, ptr: u32, size: u32) -> HostResult {
     let level = LogLevel::from_abi(level).ok_or(Status::BadArgument)?;
     guest.data().context_id()?;
-    if ptr.checked_add(size).is_none() {
-        return Err(Status::InvalidMemoryAccess.into());
-    }
-    let (memory, state) = split(guest)?;
-    let message = slice(memory, ptr, size).ok_or(Status::InvalidMemoryAccess)?;
+    let (message, state) = view(guest, ptr, size)?;
     state.log(level, message);
     Ok(())
 }

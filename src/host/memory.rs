@@ -1,5 +1,7 @@
 //! The guest's memory, and allocation in it.
 
+use std::ops::Range;
+
 use wasmtime::{AsContextMut, Caller, Memory, SharedMemory};
 
 use crate::abi::Status;
@@ -52,37 +54,40 @@ pub fn split<'a>(guest: &'a mut Guest<'_>) -> HostResult<(&'a mut [u8], &'a mut 
     }
 }
 
-/// The range `ptr..ptr + len`, if it lies in the memory (`V8::getMemory`).
+/// The range `ptr..ptr + len`. One that ends beyond the largest 32-bit address is refused before
+/// anything is known of the memory (`V8::getMemory`).
+fn range(ptr: u32, len: u32) -> Option<Range<usize>> {
+    Some(ptr as usize..ptr.checked_add(len)? as usize)
+}
+
+/// The bytes of a range, if it lies in the memory.
 pub fn slice(memory: &[u8], ptr: u32, len: u32) -> Option<&[u8]> {
-    // Envoy refuses a range that ends beyond the largest 32-bit address.
-    let end = ptr.checked_add(len)?;
-    memory.get(ptr as usize..end as usize)
+    memory.get(range(ptr, len)?)
+}
+
+/// The bytes of a range, and the host's state to change.
+pub fn view<'a>(
+    guest: &'a mut Guest<'_>,
+    ptr: u32,
+    len: u32,
+) -> HostResult<(&'a [u8], &'a mut HostState)> {
+    let range = range(ptr, len).ok_or(Status::InvalidMemoryAccess)?;
+    let (memory, state) = split(guest)?;
+    Ok((memory.get(range).ok_or(Status::InvalidMemoryAccess)?, state))
 }
 
 /// Copies a range out of the memory.
 pub fn read(guest: &mut Guest<'_>, ptr: u32, len: u32) -> HostResult<Vec<u8>> {
-    if ptr.checked_add(len).is_none() {
-        return Err(Status::InvalidMemoryAccess.into());
-    }
-    let (memory, _) = split(guest)?;
-    slice(memory, ptr, len).map(<[u8]>::to_vec).ok_or_else(|| Status::InvalidMemoryAccess.into())
+    Ok(view(guest, ptr, len)?.0.to_vec())
 }
 
 /// Writes bytes, failing with `InvalidMemoryAccess`.
 pub fn write(guest: &mut Guest<'_>, ptr: u32, bytes: &[u8]) -> HostResult {
     let len = u32::try_from(bytes.len()).map_err(|_| Exit::from(Status::InvalidMemoryAccess))?;
-    if ptr.checked_add(len).is_none() {
-        return Err(Status::InvalidMemoryAccess.into());
-    }
+    let range = range(ptr, len).ok_or(Status::InvalidMemoryAccess)?;
     let (memory, _) = split(guest)?;
-    let start = ptr as usize;
-    match memory.get_mut(start..start + bytes.len()) {
-        Some(target) => {
-            target.copy_from_slice(bytes);
-            Ok(())
-        }
-        None => Err(Status::InvalidMemoryAccess.into()),
-    }
+    memory.get_mut(range).ok_or(Status::InvalidMemoryAccess)?.copy_from_slice(bytes);
+    Ok(())
 }
 
 /// Writes a 32-bit word.
@@ -110,11 +115,9 @@ fn allocate(guest: &mut Guest<'_>, len: u32) -> HostResult<Option<u32>> {
     match result {
         Ok(0) => Ok(None),
         Ok(address) => {
-            if address.checked_add(len).is_none() {
-                return Ok(None);
-            }
+            let Some(range) = range(address, len) else { return Ok(None) };
             let (memory, _) = split(guest)?;
-            Ok(slice(memory, address, len).map(|_| address))
+            Ok(memory.get(range).map(|_| address))
         }
         Err(error) => {
             // Time, limits and Envoy's own death end the whole call, not just the allocation.

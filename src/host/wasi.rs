@@ -42,8 +42,8 @@ fn needs_stdio(fd: u32) -> HostResult {
     if fd == STDOUT || fd == STDERR { Ok(()) } else { errno(BADF) }
 }
 
-/// `fd_write`: standard output logs at info, standard error at error, one line for each call, less
-/// one newline at its end.
+/// `fd_write`, and `fd_pwrite` whatever the offset: standard output logs at info, standard error at
+/// error, one line for each call, less one newline at its end.
 pub fn fd_write(
     guest: &mut Guest<'_>,
     fd: u32,
@@ -85,18 +85,6 @@ pub fn fd_write(
     fault(write_u32(guest, written_ptr, u32::try_from(written).unwrap_or(u32::MAX)))
 }
 
-/// `fd_pwrite`: as `fd_write`, whatever the offset.
-pub fn fd_pwrite(
-    guest: &mut Guest<'_>,
-    fd: u32,
-    iovs: u32,
-    iovs_len: u32,
-    _offset: u64,
-    written_ptr: u32,
-) -> HostResult {
-    fd_write(guest, fd, iovs, iovs_len, written_ptr)
-}
-
 /// `fd_fdstat_get`: standard output and error may be written; a bad address goes unnoticed.
 pub fn fd_fdstat_get(guest: &mut Guest<'_>, fd: u32, stat_ptr: u32) -> HostResult {
     needs_stdio(fd)?;
@@ -110,24 +98,6 @@ pub fn fd_fdstat_get(guest: &mut Guest<'_>, fd: u32, stat_ptr: u32) -> HostResul
     }
 }
 
-/// `fd_seek`: Ok, with nothing written.
-pub fn fd_seek(
-    guest: &mut Guest<'_>,
-    _fd: u32,
-    _offset: u64,
-    _whence: u32,
-    _out: u32,
-) -> HostResult {
-    guest.data().context_id()?;
-    Ok(())
-}
-
-/// `fd_close`: Ok.
-pub fn fd_close(guest: &mut Guest<'_>, _fd: u32) -> HostResult {
-    guest.data().context_id()?;
-    Ok(())
-}
-
 /// `fd_tell`: 0 for standard output and error.
 pub fn fd_tell(guest: &mut Guest<'_>, fd: u32, offset_ptr: u32) -> HostResult {
     needs_stdio(fd)?;
@@ -136,103 +106,54 @@ pub fn fd_tell(guest: &mut Guest<'_>, fd: u32, offset_ptr: u32) -> HostResult {
 }
 
 /// `fd_renumber`: not for standard output and error, and there is nothing else.
-pub fn fd_renumber(_guest: &mut Guest<'_>, fd: u32, to: u32) -> HostResult {
+pub fn fd_renumber(fd: u32, to: u32) -> HostResult {
     needs_stdio(fd)?;
     needs_stdio(to)?;
     errno(NOTSUP)
 }
 
-/// `fd_readdir`: no entry, and the errno that Envoy takes for "not a directory".
-pub fn fd_readdir(
-    guest: &mut Guest<'_>,
-    _fd: u32,
-    _buf: u32,
-    _len: u32,
-    _cookie: u64,
-    read_ptr: u32,
-) -> HostResult {
-    guest.data().context_id()?;
-    fault(write_u32(guest, read_ptr, 0))?;
-    errno(NOTDIR_AS_ENVOY_HAS_IT)
-}
-
-/// `path_readlink`: no bytes, not supported.
-pub fn path_readlink(
-    guest: &mut Guest<'_>,
-    _fd: u32,
-    _path: u32,
-    _path_len: u32,
-    _buf: u32,
-    _buf_len: u32,
-    size_ptr: u32,
-) -> HostResult {
+/// Writes that no bytes were moved, and answers `code`.
+fn no_bytes(guest: &mut Guest<'_>, size_ptr: u32, code: u32) -> HostResult {
     guest.data().context_id()?;
     fault(write_u32(guest, size_ptr, 0))?;
-    errno(NOTSUP)
+    errno(code)
+}
+
+/// `fd_readdir`: no entry, and the errno that Envoy takes for "not a directory".
+pub fn fd_readdir(guest: &mut Guest<'_>, size_ptr: u32) -> HostResult {
+    no_bytes(guest, size_ptr, NOTDIR_AS_ENVOY_HAS_IT)
+}
+
+/// `path_readlink` and `sock_send`: no bytes, not supported.
+pub fn no_bytes_not_supported(guest: &mut Guest<'_>, size_ptr: u32) -> HostResult {
+    no_bytes(guest, size_ptr, NOTSUP)
 }
 
 /// `sock_accept`: eight zero bytes, not supported.
-pub fn sock_accept(guest: &mut Guest<'_>, _fd: u32, _flags: u32, fd_ptr: u32) -> HostResult {
+pub fn sock_accept(guest: &mut Guest<'_>, fd_ptr: u32) -> HostResult {
     guest.data().context_id()?;
     fault(write_u64(guest, fd_ptr, 0))?;
     errno(NOTSUP)
 }
 
 /// `sock_recv`: no bytes, no flags, not supported.
-pub fn sock_recv(
-    guest: &mut Guest<'_>,
-    _fd: u32,
-    _iovs: u32,
-    _iovs_len: u32,
-    _flags: u32,
-    size_ptr: u32,
-    flags_ptr: u32,
-) -> HostResult {
+pub fn sock_recv(guest: &mut Guest<'_>, size_ptr: u32, flags_ptr: u32) -> HostResult {
     guest.data().context_id()?;
     fault(write_u32(guest, size_ptr, 0))?;
     fault(write(guest, flags_ptr, &[0, 0]))?;
     errno(NOTSUP)
 }
 
-/// `sock_send`: no bytes, not supported.
-pub fn sock_send(
-    guest: &mut Guest<'_>,
-    _fd: u32,
-    _iovs: u32,
-    _iovs_len: u32,
-    _flags: u32,
-    size_ptr: u32,
-) -> HostResult {
-    guest.data().context_id()?;
-    fault(write_u32(guest, size_ptr, 0))?;
-    errno(NOTSUP)
-}
-
-/// `environ_sizes_get`: a VM has the environment that its configuration gives it, here none.
-pub fn environ_sizes_get(guest: &mut Guest<'_>, count_ptr: u32, size_ptr: u32) -> HostResult {
+/// `args_sizes_get` and `environ_sizes_get`: no arguments, and the environment that the VM's
+/// configuration gives, here none.
+pub fn no_strings(guest: &mut Guest<'_>, count_ptr: u32, size_ptr: u32) -> HostResult {
     guest.data().context_id()?;
     fault(write_u32(guest, count_ptr, 0))?;
     fault(write_u32(guest, size_ptr, 0))
 }
 
-/// `environ_get`: nothing to write.
-pub fn environ_get(guest: &mut Guest<'_>, _array: u32, _buf: u32) -> HostResult {
-    guest.data().context_id()?;
-    Ok(())
-}
-
-/// `args_sizes_get`: no arguments.
-pub fn args_sizes_get(guest: &mut Guest<'_>, count_ptr: u32, size_ptr: u32) -> HostResult {
-    environ_sizes_get(guest, count_ptr, size_ptr)
-}
-
 /// `clock_time_get`: the wall clock and a monotonic one; no other.
-pub fn clock_time_get(
-    guest: &mut Guest<'_>,
-    id: u32,
-    _precision: u64,
-    time_ptr: u32,
-) -> HostResult {
+pub fn clock_time_get(guest: &mut Guest<'_>, id: u32, time_ptr: u32) -> HostResult {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     let now = match id {
         0 => wall_clock_ns(),
@@ -272,13 +193,7 @@ pub fn random_get(guest: &mut Guest<'_>, buf: u32, len: u32) -> HostResult {
 }
 
 /// `poll_oneoff`: no events. Before Envoy 1.39 it was not implemented.
-pub fn poll_oneoff(
-    guest: &mut Guest<'_>,
-    _subscriptions: u32,
-    _events: u32,
-    _count: u32,
-    events_ptr: u32,
-) -> HostResult {
+pub fn poll_oneoff(guest: &mut Guest<'_>, events_ptr: u32) -> HostResult {
     if !guest.data().poll_oneoff_succeeds {
         return errno(NOSYS);
     }
@@ -286,8 +201,9 @@ pub fn poll_oneoff(
     fault(write_u32(guest, events_ptr, 0))
 }
 
-/// `proc_exit`: Envoy notes the call and returns to the module.
-pub fn proc_exit(guest: &mut Guest<'_>, _code: u32) -> HostResult {
+/// 0 on any context: `fd_seek`, `fd_close`, `environ_get`, and `proc_exit`, whose call Envoy notes
+/// before it returns to the module.
+pub fn ok_on_a_context(guest: &mut Guest<'_>) -> HostResult {
     guest.data().context_id()?;
     Ok(())
 }
