@@ -19,7 +19,7 @@ pub(super) struct Reply {
 /// What Envoy's HTTP/1.1 codec does with the headers of a response: it frames the body itself.
 pub(super) fn frame_for_http1(message: &mut Message, head: bool) {
     message.headers.retain(|(name, _)| name != "transfer-encoding");
-    let has_length = message.headers.iter().any(|(name, _)| name == "content-length");
+    let has_length = message.header("content-length").is_some();
     if head || !has_body(status(message)) {
         message.body.clear();
     } else if !has_length {
@@ -39,13 +39,12 @@ pub(super) fn has_body(status: u32) -> bool {
 
 /// The status of a response; 0 where it has none.
 pub(super) fn status(message: &Message) -> u32 {
-    let status = message.headers.iter().find(|(name, _)| name == ":status");
-    status.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+    message.header(":status").and_then(|status| status.parse().ok()).unwrap_or(0)
 }
 
 pub(super) fn length_mismatch(message: &Message, flow: Flow) -> Option<LengthMismatch> {
-    let (_, value) = message.headers.iter().find(|(name, _)| name == "content-length")?;
-    let (declared, actual) = (value.parse().ok()?, message.body.len() as u64);
+    let declared = message.header("content-length")?.parse().ok()?;
+    let actual = message.body.len() as u64;
     (declared != actual).then_some(LengthMismatch { flow, declared, actual })
 }
 
@@ -142,10 +141,6 @@ pub(super) fn envoys_reply(status: u32, details: &str, body: String) -> LocalRep
         headers: Vec::new(),
         grpc_status: -1,
     }
-}
-
-pub(super) fn status_code(value: &[u8]) -> Option<u32> {
-    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 pub(super) fn text_pairs(headers: &HeaderMap) -> Vec<(String, String)> {

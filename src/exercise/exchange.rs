@@ -59,6 +59,13 @@ pub struct Message {
     pub trailers: Vec<(String, String)>,
 }
 
+impl Message {
+    /// The first value of a header, whose name is in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
 /// What came of an exchange.
 #[derive(Debug, Clone, Default)]
 pub struct ExchangeResult {

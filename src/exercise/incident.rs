@@ -1,7 +1,7 @@
 //! What can go wrong while serving, and the findings for it.
 
 use crate::{
-    host::{Flow, NOT_MODELLED, function_label},
+    host::Flow,
     verdict::{Finding, Rule},
     vm::{Instance, Trap},
 };
@@ -55,8 +55,7 @@ pub(super) fn incident_finding(incident: &Incident, instance: &Instance) -> Find
     match incident {
         Incident::Trap(trap) => hazard_finding(trap, &format!("`{}`", trap.function)),
         Incident::Stalled { paused_in } => {
-            let called = NOT_MODELLED.iter().any(|name| calls(instance, name) > 0);
-            let help = if called {
+            let help = if instance.state().calls_not_modelled().next().is_some() {
                 "the module called a service that does not exist here and was told so; it should answer or resume the stream when a call cannot be made"
             } else {
                 "resume the stream (proxy_continue_stream), answer it (proxy_send_local_response), or return Continue; a pause in a headers callback also keeps the body away"
@@ -103,12 +102,4 @@ pub(super) fn incident_finding(incident: &Incident, instance: &Instance) -> Find
             protocol_warning("the stream was reset before its answer was complete".to_owned())
         }
     }
-}
-
-fn calls(instance: &Instance, name: &str) -> u64 {
-    let state = instance.state();
-    (0..state.calls.len())
-        .filter(|index| function_label(*index) == name)
-        .map(|index| state.calls[index])
-        .sum()
 }

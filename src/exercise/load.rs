@@ -28,8 +28,13 @@ pub struct LoadRun {
     pub accepted: bool,
     /// What the module logged.
     pub logs: Vec<LogLine>,
-    /// A limit of filtergate, not the module, ended the load.
-    pub undecided: bool,
+}
+
+impl LoadRun {
+    /// Whether a limit of filtergate, not the module, ended the load.
+    pub fn was_given_up(&self) -> bool {
+        self.findings.iter().any(|finding| finding.rule == Rule::LimitReached)
+    }
 }
 
 /// Envoy's line where the canary or worker does not start.
@@ -46,7 +51,6 @@ const INITIALIZE_FAILED: &str = "Wasm VM failed Failed to initialize Wasm code";
 struct StartFailure {
     finding: Finding,
     logs: Vec<LogLine>,
-    undecided: bool,
 }
 
 /// Instantiates the module and starts it, as the base VM does.
@@ -62,17 +66,15 @@ fn initialize(
     let mut instance = match instantiated {
         Ok(instance) => instance,
         Err(error) => {
-            let undecided = error.kind == InstantiateErrorKind::Limit;
             let finding = instantiate_finding(&error);
-            return Err(Box::new(StartFailure { finding, logs: Vec::new(), undecided }));
+            return Err(Box::new(StartFailure { finding, logs: Vec::new() }));
         }
     };
     match clock.measure(Phase::Start, || start(&mut instance, template)) {
         Ok(()) => Ok(instance),
         Err(trap) => {
-            let undecided = matches!(trap.kind, TrapKind::Limit(_));
             let logs = instance.state_mut().logs.take();
-            Err(Box::new(StartFailure { finding: start_finding(&trap, names), logs, undecided }))
+            Err(Box::new(StartFailure { finding: start_finding(&trap, names), logs }))
         }
     }
 }
@@ -188,8 +190,6 @@ pub struct BaseRun {
     pub finding: Option<Finding>,
     /// What the module logged.
     pub logs: Vec<LogLine>,
-    /// A limit of filtergate, not the module, ended it.
-    pub undecided: bool,
 }
 
 /// Makes the base VM: the module is instantiated and started once, without a plugin. Where this
@@ -204,11 +204,11 @@ pub fn load_base(
     match initialize(template, plugin, &process, has_function_names, clock) {
         Ok(mut instance) => {
             let logs = instance.state_mut().logs.take();
-            BaseRun { finding: None, logs, undecided: false }
+            BaseRun { finding: None, logs }
         }
         Err(failure) => {
-            let StartFailure { finding, logs, undecided } = *failure;
-            BaseRun { finding: Some(finding), logs, undecided }
+            let StartFailure { finding, logs } = *failure;
+            BaseRun { finding: Some(finding), logs }
         }
     }
 }
@@ -224,25 +224,18 @@ pub fn load_plugin(
     let mut instance = match initialize(template, plugin, process, has_function_names, clock) {
         Ok(instance) => instance,
         Err(failure) => {
-            let StartFailure { finding, logs, undecided } = *failure;
-            return LoadRun {
-                loaded: None,
-                findings: vec![finding],
-                accepted: false,
-                logs,
-                undecided,
-            };
+            let StartFailure { finding, logs } = *failure;
+            return LoadRun { loaded: None, findings: vec![finding], accepted: false, logs };
         }
     };
     let root = instance.add_context(NewContext::Root);
     let mut findings = Vec::new();
-    let mut undecided = false;
     let started = clock.measure(Phase::VmStart, || {
-        on_start(&mut instance, root, has_function_names, &mut findings, &mut undecided)
+        on_start(&mut instance, root, has_function_names, &mut findings)
     });
     let accepted = started
         && clock.measure(Phase::Configure, || {
-            on_configure(&mut instance, root, has_function_names, &mut findings, &mut undecided)
+            on_configure(&mut instance, root, has_function_names, &mut findings)
         });
     let logs = instance.state_mut().logs.take();
     if logs.is_empty() {
@@ -253,31 +246,25 @@ pub fn load_plugin(
             }
         }
     }
-    LoadRun { loaded: Some(Loaded { instance, root }), findings, accepted, logs, undecided }
+    LoadRun { loaded: Some(Loaded { instance, root }), findings, accepted, logs }
 }
 
 /// `onStart`: a trap in `proxy_on_context_create` does not keep `proxy_on_vm_start` from being
 /// called, nor the start from succeeding.
-fn on_start(
-    instance: &mut Instance,
-    root: u32,
-    names: bool,
-    findings: &mut Vec<Finding>,
-    undecided: &mut bool,
-) -> bool {
+fn on_start(instance: &mut Instance, root: u32, names: bool, findings: &mut Vec<Finding>) -> bool {
     if let Some(create) = instance.callbacks().on_context_create.clone() {
         instance.state_mut().configuring = true;
         let result = instance.call("proxy_on_context_create", &create, root, (root, 0));
         instance.state_mut().configuring = false;
         if let Err(trap) = result {
             if !trap.is_the_guests() {
-                *undecided |= matches!(trap.kind, TrapKind::Limit(_));
                 findings.push(hazard_finding(&trap, "`proxy_on_context_create` of the root"));
                 return false;
             }
             findings.push(
-                trap_finding(Rule::RootContextTrap, &trap, names, " (root context)")
-                    .help("the module's log lines say why; AssemblyScript: register a root context for this root_id"),
+                trap_finding(Rule::RootContextTrap, &trap, names, " (root context)").help(format!(
+                    "{LOG_LINES_SAY_WHY}; AssemblyScript: register a root context for this root_id"
+                )),
             );
         }
     }
@@ -290,8 +277,13 @@ fn on_start(
                 Ok(0) => {
                     if findings.is_empty() {
                         findings.push(
-                            Finding::error(Rule::RootVmStartFalse, "`proxy_on_vm_start` returned false")
-                                .help("the module's log lines say why; check the VM configuration (--vm-config)"),
+                            Finding::error(
+                                Rule::RootVmStartFalse,
+                                "`proxy_on_vm_start` returned false",
+                            )
+                            .help(format!(
+                                "{LOG_LINES_SAY_WHY}; check the VM configuration (--vm-config)"
+                            )),
                         );
                     }
                     false
@@ -304,11 +296,10 @@ fn on_start(
                             Some(first) => first.envoy_messages.extend(trap.envoy_messages(names)),
                             None => findings.push(
                                 trap_finding(Rule::RootVmStartTrap, &trap, names, "")
-                                    .help("the module's log lines say why"),
+                                    .help(LOG_LINES_SAY_WHY),
                             ),
                         }
                     } else {
-                        *undecided |= matches!(trap.kind, TrapKind::Limit(_));
                         findings.push(hazard_finding(&trap, "`proxy_on_vm_start`"));
                     }
                     returned.is_some_and(|result| result != 0)
@@ -332,7 +323,6 @@ fn on_configure(
     root: u32,
     names: bool,
     findings: &mut Vec<Finding>,
-    undecided: &mut bool,
 ) -> bool {
     if instance.is_failed() {
         return true;
@@ -346,20 +336,21 @@ fn on_configure(
     let finding = match result {
         Ok(0) => {
             let help = if size == 0 {
-                "the module's log lines say why; it was given no configuration: pass one with --config"
+                "it was given no configuration: pass one with --config"
             } else {
-                "the module's log lines say why; check the configuration that was given with --config"
+                "check the configuration that was given with --config"
             };
             Finding::error(
                 Rule::RootConfigureFalse,
                 format!("`proxy_on_configure` returned false for a configuration of {size} bytes"),
             )
-            .help(help)
+            .help(format!("{LOG_LINES_SAY_WHY}; {help}"))
         }
         Ok(_) => return true,
         Err(CallFailure { trap, returned }) if trap.is_the_guests() => {
-            let mut finding = trap_finding(Rule::RootConfigureTrap, &trap, names, "")
-                .help("the module's log lines say why; if it needs a configuration, pass one with --config");
+            let mut finding = trap_finding(Rule::RootConfigureTrap, &trap, names, "").help(
+                format!("{LOG_LINES_SAY_WHY}; if it needs a configuration, pass one with --config"),
+            );
             if returned.is_some_and(|result| result != 0) {
                 finding.message.push_str(ACCEPTED_ALL_THE_SAME);
                 findings.push(finding);
@@ -368,7 +359,6 @@ fn on_configure(
             finding
         }
         Err(CallFailure { trap, .. }) => {
-            *undecided |= matches!(trap.kind, TrapKind::Limit(_));
             findings.push(hazard_finding(&trap, "`proxy_on_configure`"));
             return false;
         }

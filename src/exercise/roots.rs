@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     bench::PhaseClock,
-    host::{Deferred, LogLine, NOT_MODELLED, Plugin, Process, function_label},
+    host::{Deferred, LogLine, Plugin, Process},
     verdict::{Finding, Rule, Severity},
     vm::{Instance, Template, Trap, TrapKind},
 };
@@ -99,8 +99,8 @@ pub fn exercise(template: &Template, options: &ExerciseOptions) -> Exercised {
         let failed =
             |root_id: &String| RootRun { root_id: root_id.clone(), outcome, ..RootRun::default() };
         all.roots = root_ids.iter().take(MAX_ROOTS).map(failed).collect();
+        all.undecided = finding.rule == Rule::LimitReached;
         all.findings.push(finding);
-        all.undecided = base.undecided;
         return all;
     }
     let mut not_modelled = Vec::new();
@@ -156,7 +156,7 @@ impl Run<'_> {
         plugin(self.options, root_id)
     }
 
-    fn root(&mut self, root_id: &str, not_modelled: &mut Vec<usize>) -> (RootRun, bool) {
+    fn root(&mut self, root_id: &str, not_modelled: &mut Vec<&'static str>) -> (RootRun, bool) {
         let names = self.options.has_function_names;
         let mut root = RootRun { root_id: root_id.to_owned(), ..RootRun::default() };
         let process = Arc::new(Process::new());
@@ -164,7 +164,7 @@ impl Run<'_> {
         let mut canary = load_plugin(self.template, &plugin, &process, names, &mut root.phases);
         root.logs = std::mem::take(&mut canary.logs);
         root.accepted = canary.accepted;
-        self.undecided |= canary.undecided;
+        self.undecided |= canary.was_given_up();
         let read_root_id = canary.loaded.as_ref().is_some_and(|l| l.instance.state().read_root_id);
         if let Some(loaded) = &canary.loaded {
             note_calls(&loaded.instance, not_modelled);
@@ -192,14 +192,14 @@ impl Run<'_> {
         plugin: &Plugin,
         process: &Arc<Process>,
         root: &mut RootRun,
-        not_modelled: &mut Vec<usize>,
+        not_modelled: &mut Vec<&'static str>,
     ) {
         let names = self.options.has_function_names;
         let mut clock = PhaseClock::default();
         let worker = load_plugin(self.template, plugin, process, names, &mut clock);
         let LoadRun { loaded: Some(mut worker), accepted: true, .. } = worker else {
             let why = worker.findings.first().map_or(String::new(), |f| format!(": {}", f.message));
-            self.undecided |= worker.undecided;
+            self.undecided |= worker.was_given_up();
             self.report(
                 root_id,
                 vec![
@@ -239,15 +239,17 @@ impl Run<'_> {
     fn wind_down(&mut self, root_id: &str, worker: &mut Loaded) {
         let Loaded { instance, root } = worker;
         let root = *root;
-        let ticks = instance.state().contexts.get(&root).is_some_and(|c| c.tick_period_ms > 0);
-        if let Some(tick) =
-            instance.callbacks().on_tick.clone().filter(|_| ticks && !instance.is_failed())
+        let ticks = instance.state().ticks(root);
+        if let Some(tick) = instance
+            .live_callbacks()
+            .and_then(|callbacks| callbacks.on_tick.clone())
+            .filter(|_| ticks)
         {
             let result = instance.call("proxy_on_tick", &tick, root, root);
             self.end_callback(root_id, instance, result);
         }
-        let Some(done) = instance.callbacks().on_done.clone().filter(|_| !instance.is_failed())
-        else {
+        let callbacks = instance.live_callbacks();
+        let Some(done) = callbacks.and_then(|callbacks| callbacks.on_done.clone()) else {
             self.delete_root(root_id, instance, root);
             return;
         };
@@ -275,9 +277,8 @@ impl Run<'_> {
     }
 
     fn delete_root(&mut self, root_id: &str, instance: &mut Instance, root: u32) {
-        if let Some(delete) =
-            instance.callbacks().on_delete.clone().filter(|_| !instance.is_failed())
-        {
+        let callbacks = instance.live_callbacks();
+        if let Some(delete) = callbacks.and_then(|callbacks| callbacks.on_delete.clone()) {
             let result = instance.call("proxy_on_delete", &delete, root, root);
             self.end_callback(root_id, instance, result);
         }
@@ -392,19 +393,19 @@ fn peak(instance: &Instance) -> usize {
 }
 
 /// Takes note of the functions without a model that the instance called.
-fn note_calls(instance: &Instance, seen: &mut Vec<usize>) {
-    for (index, calls) in instance.state().calls.iter().enumerate() {
-        if *calls > 0 && NOT_MODELLED.contains(&function_label(index)) && !seen.contains(&index) {
-            seen.push(index);
+fn note_calls(instance: &Instance, seen: &mut Vec<&'static str>) {
+    for name in instance.state().calls_not_modelled() {
+        if !seen.contains(&name) {
+            seen.push(name);
         }
     }
 }
 
-fn not_modelled_finding(seen: &[usize]) -> Option<Finding> {
+fn not_modelled_finding(seen: &[&str]) -> Option<Finding> {
     if seen.is_empty() {
         return None;
     }
-    let names: Vec<_> = seen.iter().map(|index| format!("`{}`", function_label(*index))).collect();
+    let names: Vec<_> = seen.iter().map(|name| format!("`{name}`")).collect();
     Some(
         Finding::note(
             Rule::HostNotModelled,

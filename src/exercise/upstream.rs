@@ -25,9 +25,7 @@ pub fn answer(upstream: &Upstream, request: &Message) -> Answer {
 }
 
 fn echo(request: &Message) -> Answer {
-    let pseudo = |name: &str| {
-        request.headers.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value.as_str())
-    };
+    let pseudo = |name: &str| request.header(name).unwrap_or_default();
     // As an HTTP/1.1 server sees them: the authority is the host header, other pseudo headers are
     // the request line.
     let headers: Vec<_> = request

@@ -122,7 +122,7 @@ pub fn proxy_set_buffer_bytes(
     let state = guest.data_mut();
     state.charge(data.len())?;
     let stream = state.stream()?.ok_or(Status::BadArgument)?;
-    splice(&mut stream.direction(flow).body, start, length, &data)
+    splice(&mut stream.direction_mut(flow).body, start, length, &data)
 }
 
 fn splice(body: &mut Body, start: u32, length: u32, data: &[u8]) -> HostResult {

@@ -3,15 +3,15 @@
 //! There is no cluster, resolver or stream behind these yet: each answers what Envoy answers when the
 //! thing is not available, after the same checks. A report names those that a module called.
 
-use crate::abi::Status;
+use crate::abi::{HOST_FUNCTIONS, Status};
 
 use super::{
     memory::{Guest, read, view, write_u32},
-    state::HostResult,
+    state::{HostResult, HostState},
 };
 
 /// Host functions whose success is not modelled yet.
-pub const NOT_MODELLED: &[&str] = &[
+const NOT_MODELLED: &[&str] = &[
     "proxy_http_call",
     "proxy_grpc_call",
     "proxy_grpc_stream",
@@ -21,6 +21,14 @@ pub const NOT_MODELLED: &[&str] = &[
     "proxy_call_foreign_function",
     "envoy_resolve_dns",
 ];
+
+impl HostState {
+    /// Those of them that the guest called.
+    pub fn calls_not_modelled(&self) -> impl Iterator<Item = &'static str> {
+        let called = self.calls.iter().zip(HOST_FUNCTIONS).filter(|(calls, _)| **calls > 0);
+        called.map(|(_, function)| function.name).filter(|name| NOT_MODELLED.contains(name))
+    }
+}
 
 /// Arguments are checked before anything else is looked at.
 fn check_ranges(guest: &mut Guest<'_>, ranges: &[(u32, u32)]) -> HostResult {

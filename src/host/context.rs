@@ -169,10 +169,36 @@ pub struct StreamState {
 
 impl StreamState {
     /// One direction.
-    pub fn direction(&mut self, flow: Flow) -> &mut Direction {
+    pub fn direction(&self, flow: Flow) -> &Direction {
+        match flow {
+            Flow::Request => &self.request,
+            Flow::Response => &self.response,
+        }
+    }
+
+    /// The same, to change.
+    pub fn direction_mut(&mut self, flow: Flow) -> &mut Direction {
         match flow {
             Flow::Request => &mut self.request,
             Flow::Response => &mut self.response,
         }
+    }
+
+    /// The headers that can be read now: while the module can reach them, and in the access log.
+    pub fn readable_headers(&self, flow: Flow) -> Option<&HeaderMap> {
+        let direction = self.direction(flow);
+        (self.access_log || direction.headers_visible)
+            .then_some(direction.headers.as_ref())
+            .flatten()
+    }
+
+    /// The trailers that can be read now. The access log never has those of the request.
+    pub fn readable_trailers(&self, flow: Flow) -> Option<&HeaderMap> {
+        let direction = self.direction(flow);
+        let visible = match flow {
+            Flow::Request => direction.trailers_visible && !self.access_log,
+            Flow::Response => direction.trailers_visible || self.access_log,
+        };
+        visible.then_some(direction.trailers.as_ref()).flatten()
     }
 }

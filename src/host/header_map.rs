@@ -1,5 +1,7 @@
 //! A header map with Envoy's rules (`source/common/http/header_map_impl.cc`).
 
+use std::str::FromStr;
+
 /// Headers or trailers in order. Names are lower case; pseudo headers come first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeaderMap {
@@ -88,7 +90,7 @@ impl HeaderMap {
     }
 
     /// The entries in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         self.entries.iter().map(|(name, value)| (name.as_slice(), value.as_slice()))
     }
 
@@ -100,12 +102,20 @@ impl HeaderMap {
             .map(|(_, value)| value.as_slice())
     }
 
-    /// All values of `name`.
-    pub fn get_all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        self.entries
+    /// The first value of `name` as a number.
+    pub fn number<T: FromStr>(&self, name: &[u8]) -> Option<T> {
+        std::str::from_utf8(self.get(name)?).ok()?.parse().ok()
+    }
+
+    /// All values of `name`, joined with commas.
+    pub fn joined(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let values: Vec<_> = self
+            .entries
             .iter()
-            .filter(move |(key, _)| key.eq_ignore_ascii_case(name))
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_slice())
+            .collect();
+        (!values.is_empty()).then(|| values.join(&b','))
     }
 
     /// Adds an entry, or appends to the one entry of an inline header (`addCopy`).

@@ -35,23 +35,10 @@ impl MapType {
 }
 
 /// The map for reading, if it is available now.
-fn readable(stream: &mut StreamState, map: MapType) -> Option<&HeaderMap> {
-    let access_log = stream.access_log;
+fn readable(stream: &StreamState, map: MapType) -> Option<&HeaderMap> {
     match map {
-        MapType::Headers(flow) => {
-            let direction = stream.direction(flow);
-            (access_log || direction.headers_visible)
-                .then_some(direction.headers.as_ref())
-                .flatten()
-        }
-        // The access log never has request trailers.
-        MapType::Trailers(Flow::Request) if access_log => None,
-        MapType::Trailers(flow) => {
-            let direction = stream.direction(flow);
-            (access_log || direction.trailers_visible)
-                .then_some(direction.trailers.as_ref())
-                .flatten()
-        }
+        MapType::Headers(flow) => stream.readable_headers(flow),
+        MapType::Trailers(flow) => stream.readable_trailers(flow),
         MapType::Call => None,
     }
 }
@@ -60,10 +47,10 @@ fn readable(stream: &mut StreamState, map: MapType) -> Option<&HeaderMap> {
 fn writable(stream: &mut StreamState, map: MapType) -> Option<&mut HeaderMap> {
     match map {
         MapType::Headers(flow) => {
-            let direction = stream.direction(flow);
+            let direction = stream.direction_mut(flow);
             direction.headers_visible.then_some(direction.headers.as_mut()).flatten()
         }
-        MapType::Trailers(flow) => trailers_mut(stream.direction(flow)),
+        MapType::Trailers(flow) => trailers_mut(stream.direction_mut(flow)),
         MapType::Call => None,
     }
 }
@@ -154,17 +141,11 @@ pub fn proxy_get_header_map_value(
     guest.data().context_id()?;
     let key = read(guest, key_ptr, key_size)?;
     let old_abi = guest.data().abi == AbiVersion::V0_1_0;
-    let stream = guest.data_mut().stream()?;
-    let value = match stream {
+    let stream = guest.data_mut().stream()?.ok_or(Status::BadArgument)?;
+    let value = match readable(stream, map) {
+        Some(headers) => headers.get(&key).map(<[u8]>::to_vec),
+        None if stream.access_log => None,
         None => return Err(Status::BadArgument.into()),
-        Some(stream) => {
-            let access_log = stream.access_log;
-            match readable(stream, map) {
-                Some(headers) => headers.get(&key).map(<[u8]>::to_vec),
-                None if access_log => None,
-                None => return Err(Status::BadArgument.into()),
-            }
-        }
     };
     match value {
         Some(value) => give(guest, &value, value_ptr_ptr, value_size_ptr),
@@ -181,15 +162,10 @@ pub fn proxy_get_header_map_pairs(
     size_ptr: u32,
 ) -> HostResult {
     let map = MapType::from_abi(map)?;
-    let encoded = match guest.data_mut().stream()? {
-        Some(stream) => match readable(stream, map) {
-            Some(headers) if !headers.is_empty() => {
-                let entries: Vec<_> = headers.iter().collect();
-                pairs::encode(entries.into_iter())
-            }
-            _ => Vec::new(),
-        },
-        None => Vec::new(),
+    let stream = guest.data_mut().stream()?;
+    let encoded = match stream.as_deref().and_then(|stream| readable(stream, map)) {
+        Some(headers) if !headers.is_empty() => pairs::encode(headers.iter()),
+        _ => Vec::new(),
     };
     give(guest, &encoded, ptr_ptr, size_ptr)
 }

@@ -2,10 +2,7 @@
 
 use wasmtime::Linker;
 
-use crate::{
-    abi::{HOST_FUNCTIONS, find_host_function},
-    module::Facts,
-};
+use crate::{abi::find_host_function, module::Facts};
 
 use super::{
     buffers, calls, env, headers, logging,
@@ -186,13 +183,10 @@ pub fn define_imports(linker: &mut Linker<HostState>, facts: &Facts) -> wasmtime
     Ok(())
 }
 
-/// The name of a host function in reports.
-pub fn function_label(index: usize) -> &'static str {
-    HOST_FUNCTIONS[index].name
-}
-
 #[cfg(test)]
 mod tests {
+    use crate::abi::HOST_FUNCTIONS;
+
     use super::*;
 
     #[test]

@@ -22,13 +22,12 @@ mod state;
 mod stream;
 mod wasi;
 
-pub use calls::NOT_MODELLED;
 pub use context::{
     Body, BodySource, Context, ContextKind, Direction, Flow, LocalReply, StreamState,
 };
 pub use env::wall_clock_ns;
 pub use header_map::HeaderMap;
-pub use link::{define_imports, function_label};
+pub use link::define_imports;
 pub use logging::{LogLevel, LogLine, LogSink};
 pub use memory::GuestMemory;
 pub use process::Process;

@@ -170,15 +170,8 @@ fn top_level(state: &mut HostState, name: &[u8]) -> HostResult<Value> {
 
 fn step(state: &mut HostState, value: &Value, part: &[u8]) -> HostResult<Option<Value>> {
     Ok(match value {
-        Value::Group(group) => {
-            let group = *group;
-            let stream = state.stream()?;
-            group_field(group, stream, part)
-        }
-        Value::Headers(map) => {
-            let all: Vec<_> = map.get_all(part).collect();
-            (!all.is_empty()).then(|| Value::Text(all.join(&b','.to_owned())))
-        }
+        Value::Group(group) => group_field(*group, state.stream()?.as_deref(), part),
+        Value::Headers(map) => map.joined(part).map(Value::Text),
         Value::EmptyMessage(fields) => {
             fields.iter().find(|(name, _)| name.as_bytes() == part).map(|(_, field)| match field {
                 Field::Text(text) => Value::Text(text.as_bytes().to_vec()),
@@ -191,7 +184,7 @@ fn step(state: &mut HostState, value: &Value, part: &[u8]) -> HostResult<Option<
     })
 }
 
-fn group_field(group: Group, stream: Option<&mut StreamState>, part: &[u8]) -> Option<Value> {
+fn group_field(group: Group, stream: Option<&StreamState>, part: &[u8]) -> Option<Value> {
     let text = |text: &str| Some(Value::Text(text.as_bytes().to_vec()));
     if group == Group::Xds && part == b"node" {
         return Some(Value::EmptyMessage(NODE));
@@ -250,14 +243,6 @@ fn address_field((address, port): (&str, i64), part: &[u8]) -> Option<Value> {
     }
 }
 
-/// The headers of a direction as attributes see them: while the module can reach them, and in the
-/// access log.
-fn attribute_headers(stream: &mut StreamState, flow: Flow) -> Option<&HeaderMap> {
-    let access_log = stream.access_log;
-    let direction = stream.direction(flow);
-    (access_log || direction.headers_visible).then_some(direction.headers.as_ref()).flatten()
-}
-
 fn header_map(headers: Option<&HeaderMap>) -> Value {
     match headers {
         Some(map) if !map.is_empty() => Value::Headers(map.clone()),
@@ -265,14 +250,17 @@ fn header_map(headers: Option<&HeaderMap>) -> Value {
     }
 }
 
-fn byte_count(bytes: usize) -> Value {
-    Value::Int(i64::try_from(bytes).unwrap_or(i64::MAX))
+fn count(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-fn request_field(stream: &mut StreamState, part: &[u8]) -> Option<Value> {
-    let (received, start, duration) = (stream.request_bytes, stream.start_ns, stream.duration_ns);
-    let received = i64::try_from(received).unwrap_or(i64::MAX);
-    let headers = attribute_headers(stream, Flow::Request);
+fn byte_size(headers: Option<&HeaderMap>) -> i64 {
+    count(headers.map_or(0, HeaderMap::byte_size) as u64)
+}
+
+fn request_field(stream: &StreamState, part: &[u8]) -> Option<Value> {
+    let received = count(stream.request_bytes);
+    let headers = stream.readable_headers(Flow::Request);
     let header = |name: &[u8]| {
         headers.and_then(|map| map.get(name)).map(|value| Value::Text(value.to_vec()))
     };
@@ -293,55 +281,44 @@ fn request_field(stream: &mut StreamState, part: &[u8]) -> Option<Value> {
         b"useragent" => header(b"user-agent"),
         b"id" => header(b"x-request-id"),
         b"headers" => Some(header_map(headers)),
-        b"headers_bytes" => Some(byte_count(headers.map_or(0, HeaderMap::byte_size))),
-        b"time" => Some(Value::Nanos(start)),
+        b"headers_bytes" => Some(Value::Int(byte_size(headers))),
+        b"time" => Some(Value::Nanos(stream.start_ns)),
         b"protocol" => Some(Value::Text(b"HTTP/1.1".to_vec())),
-        b"size" => match headers.and_then(|map| map.get(b"content-length")) {
-            Some(length) => std::str::from_utf8(length).ok()?.parse().ok().map(Value::Int),
+        b"size" => match headers.filter(|map| map.get(b"content-length").is_some()) {
+            Some(map) => map.number(b"content-length").map(Value::Int),
             None => Some(Value::Int(received)),
         },
-        b"total_size" => {
-            let bytes = headers.map_or(0, HeaderMap::byte_size);
-            Some(Value::Int(received.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX))))
-        }
-        b"duration" => duration.map(Value::Nanos),
+        b"total_size" => Some(Value::Int(received.saturating_add(byte_size(headers)))),
+        b"duration" => stream.duration_ns.map(Value::Nanos),
         _ => None,
     }
 }
 
-fn response_field(stream: &mut StreamState, part: &[u8]) -> Option<Value> {
-    let (sent, code, stream_done) =
-        (stream.response_bytes, stream.response_code, stream.upstream_done);
-    let details = stream.code_details.clone();
-    let sent = i64::try_from(sent).unwrap_or(i64::MAX);
-    let trailers = {
-        let visible = stream.access_log || stream.response.trailers_visible;
-        visible.then(|| stream.response.trailers.clone()).flatten()
-    };
-    let headers = attribute_headers(stream, Flow::Response);
+fn response_field(stream: &StreamState, part: &[u8]) -> Option<Value> {
+    let (sent, code) = (count(stream.response_bytes), stream.response_code);
+    let headers = stream.readable_headers(Flow::Response);
+    let trailers = stream.readable_trailers(Flow::Response);
     match part {
         b"code" => code.map(|code| Value::Int(code.into())),
-        b"code_details" => details.map(|details| Value::Text(details.into_bytes())),
+        b"code_details" => {
+            stream.code_details.as_ref().map(|details| Value::Text(details.clone().into_bytes()))
+        }
         b"flags" => Some(Value::Int(0)),
-        b"backend_latency" if stream_done => Some(Value::Nanos(BACKEND_LATENCY_NS)),
+        b"backend_latency" if stream.upstream_done => Some(Value::Nanos(BACKEND_LATENCY_NS)),
         b"grpc_status" => {
-            let status = |map: Option<&HeaderMap>| {
-                std::str::from_utf8(map?.get(b"grpc-status")?).ok()?.parse().ok()
-            };
-            status(trailers.as_ref())
+            let status = |map: Option<&HeaderMap>| map?.number(b"grpc-status");
+            status(trailers)
                 .or_else(|| status(headers))
                 .or_else(|| code.map(grpc_status_of_http))
                 .map(Value::Int)
         }
         b"headers" => Some(header_map(headers)),
-        b"trailers" => Some(header_map(trailers.as_ref())),
-        b"headers_bytes" => Some(byte_count(headers.map_or(0, HeaderMap::byte_size))),
+        b"trailers" => Some(header_map(trailers)),
+        b"headers_bytes" => Some(Value::Int(byte_size(headers))),
         b"size" => Some(Value::Int(sent)),
-        b"total_size" => {
-            let bytes = headers.map_or(0, HeaderMap::byte_size)
-                + trailers.as_ref().map_or(0, HeaderMap::byte_size);
-            Some(Value::Int(sent.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX))))
-        }
+        b"total_size" => Some(Value::Int(
+            sent.saturating_add(byte_size(headers)).saturating_add(byte_size(trailers)),
+        )),
         _ => None,
     }
 }
@@ -368,8 +345,7 @@ fn serialise(value: &Value) -> HostResult<Vec<u8>> {
             let mut joined = Vec::<(Vec<u8>, Vec<u8>)>::new();
             for (name, _) in map.iter() {
                 if joined.iter().all(|(known, _)| known != name) {
-                    let all: Vec<_> = map.get_all(name).collect();
-                    joined.push((name.to_vec(), all.join(&b','.to_owned())));
+                    joined.push((name.to_vec(), map.joined(name).unwrap_or_default()));
                 }
             }
             pairs::encode(joined.iter().map(|(name, value)| (name.as_slice(), value.as_slice())))

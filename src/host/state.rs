@@ -330,6 +330,11 @@ impl HostState {
         })
     }
 
+    /// Whether this root asked for ticks.
+    pub fn ticks(&self, root: u32) -> bool {
+        self.contexts.get(&root).is_some_and(|context| context.tick_period_ms > 0)
+    }
+
     /// The stream of the context that host functions act on.
     pub fn stream(&mut self) -> HostResult<Option<&mut StreamState>> {
         Ok(self.context()?.stream.as_deref_mut())

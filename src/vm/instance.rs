@@ -104,6 +104,11 @@ impl Instance {
         &self.callbacks
     }
 
+    /// The callbacks that may still be called: none of a VM that a trap failed.
+    pub fn live_callbacks(&self) -> Option<&Callbacks> {
+        (!self.is_failed()).then_some(&self.callbacks)
+    }
+
     /// The host's side.
     pub fn state(&self) -> &HostState {
         self.store.data()

@@ -8,7 +8,7 @@ use crate::{
 
 use super::Stream;
 
-/// What a headers callback's result means: 1 and everything above 2 pauses everything, since
+/// What a headers callback's result means: 0 and 2 continue, anything else pauses everything, since
 /// `allow_on_headers_stop_iteration` is off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeadersStatus {
@@ -40,7 +40,7 @@ impl Stream<'_> {
             self.fail_stream();
             return HeadersStatus::StopAll;
         }
-        let direction = self.state().direction(flow);
+        let direction = self.state().direction_mut(flow);
         direction.headers_visible = true;
         let count = count(direction.headers.as_ref());
         let callbacks = self.instance.callbacks();
@@ -53,13 +53,12 @@ impl Stream<'_> {
             Headers::V0_1(f) => self.instance.call(name, &f, id, (id, count)),
             Headers::V0_2(f) => self.instance.call(name, &f, id, (id, count, u32::from(end))),
         });
-        // 1 pauses everything, since `allow_on_headers_stop_iteration` is off; 2 and 0 continue.
-        let status = match self.after_callback(name, outcome) {
+        let status = match self.after_callback(outcome) {
             Some(0 | 2) => HeadersStatus::Continue,
             Some(_) | None => HeadersStatus::StopAll,
         };
         if status == HeadersStatus::Continue {
-            self.state().direction(flow).headers_visible = false;
+            self.state().direction_mut(flow).headers_visible = false;
         } else {
             self.paused_in = name;
         }
@@ -79,7 +78,7 @@ impl Stream<'_> {
             self.fail_stream();
             return (DataStatus::StopNoBuffer, data);
         }
-        let direction = self.state().direction(flow);
+        let direction = self.state().direction_mut(flow);
         direction.in_last_body = end;
         let body = &mut direction.body;
         if body.buffering {
@@ -99,7 +98,7 @@ impl Stream<'_> {
         let id = self.id;
         let outcome =
             callback.map(|f| self.instance.call(name, &f, id, (id, size, u32::from(end))));
-        let status = match self.after_callback(name, outcome) {
+        let status = match self.after_callback(outcome) {
             Some(0) => DataStatus::Continue,
             Some(1) => DataStatus::StopAndBuffer,
             Some(2) => DataStatus::StopAndWatermark,
@@ -108,7 +107,7 @@ impl Stream<'_> {
         if status != DataStatus::Continue {
             self.paused_in = name;
         }
-        let direction = self.state().direction(flow);
+        let direction = self.state().direction_mut(flow);
         direction.in_last_body = false;
         let body = &mut direction.body;
         body.buffering = status == DataStatus::StopAndBuffer;
@@ -131,7 +130,7 @@ impl Stream<'_> {
             self.fail_stream();
             return false;
         }
-        let direction = self.state().direction(flow);
+        let direction = self.state().direction_mut(flow);
         direction.trailers_visible = true;
         let count = count(direction.trailers.as_ref());
         let callbacks = self.instance.callbacks();
@@ -143,9 +142,9 @@ impl Stream<'_> {
         };
         let id = self.id;
         let outcome = callback.map(|f| self.instance.call(name, &f, id, (id, count)));
-        let continues = self.after_callback(name, outcome) == Some(0);
+        let continues = self.after_callback(outcome) == Some(0);
         if continues {
-            self.state().direction(flow).trailers_visible = false;
+            self.state().direction_mut(flow).trailers_visible = false;
         } else {
             self.paused_in = name;
         }
@@ -154,11 +153,7 @@ impl Stream<'_> {
 
     /// Ends a callback: its result counts unless the module asked for a local reply, and what waited
     /// for the end is done. `None` stands for "stop", 0 for an absent callback.
-    fn after_callback(
-        &mut self,
-        _name: &'static str,
-        outcome: Option<Result<u32, Box<Trap>>>,
-    ) -> Option<u32> {
+    fn after_callback(&mut self, outcome: Option<Result<u32, Box<Trap>>>) -> Option<u32> {
         let stopped = self.instance.state().stop_iteration;
         let result = match outcome {
             None => Some(0),
@@ -186,7 +181,7 @@ impl Stream<'_> {
         state.ending = true;
         let id = self.id;
         if let Some(log) =
-            self.instance.callbacks().on_log.clone().filter(|_| !self.instance.is_failed())
+            self.instance.live_callbacks().and_then(|callbacks| callbacks.on_log.clone())
         {
             self.state().access_log = true;
             let outcome = self.instance.call("proxy_on_log", &log, id, id);
@@ -194,13 +189,13 @@ impl Stream<'_> {
             self.end_of_life_callback(outcome);
         }
         if let Some(done) =
-            self.instance.callbacks().on_done.clone().filter(|_| !self.instance.is_failed())
+            self.instance.live_callbacks().and_then(|callbacks| callbacks.on_done.clone())
         {
             let outcome = self.instance.call("proxy_on_done", &done, id, id).map(drop);
             self.end_of_life_callback(outcome);
         }
         if let Some(delete) =
-            self.instance.callbacks().on_delete.clone().filter(|_| !self.instance.is_failed())
+            self.instance.live_callbacks().and_then(|callbacks| callbacks.on_delete.clone())
         {
             let outcome = self.instance.call("proxy_on_delete", &delete, id, id);
             self.end_of_life_callback(outcome);

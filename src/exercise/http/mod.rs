@@ -14,9 +14,9 @@ use callbacks::{DataStatus, HeadersStatus};
 use super::{
     around::{
         Reply, envoys_reply, frame_for_http1, has_body, length_mismatch, prepare,
-        refused_by_router, request_headers, status, status_code, text_pairs,
+        refused_by_router, request_headers, status, text_pairs,
     },
-    exchange::{ClientResponse, Exchange, ExchangeResult, Message},
+    exchange::{ClientResponse, Exchange, ExchangeResult, Message, Request},
     incident::Incident,
     load::Loaded,
     upstream,
@@ -123,20 +123,18 @@ impl Stream<'_> {
 
     fn run(&mut self) {
         self.create_context();
-        let request = &self.exchange.request;
-        let has_body = !request.frames.is_empty() || !request.trailers.is_empty();
-        let headers = request_headers(self.exchange);
-        self.receive_headers(Flow::Request, headers, !has_body);
-        let frames = self.exchange.request.frames.clone();
-        let has_trailers = !self.exchange.request.trailers.is_empty();
+        let exchange = self.exchange;
+        let Request { frames, trailers, .. } = &exchange.request;
+        let only_headers = frames.is_empty() && trailers.is_empty();
+        self.receive_headers(Flow::Request, request_headers(exchange), only_headers);
         for (index, frame) in frames.iter().enumerate() {
-            let last = index + 1 == frames.len() && !has_trailers;
+            let last = index + 1 == frames.len() && trailers.is_empty();
             self.state().request_bytes += frame.len() as u64;
-            self.receive_data(Flow::Request, frame.clone().into_bytes(), last);
+            self.receive_data(Flow::Request, frame.as_bytes().to_vec(), last);
         }
-        if has_trailers {
-            let trailers = HeaderMap::from_pairs(self.exchange.request.trailers.clone());
-            self.receive_trailers(Flow::Request, trailers);
+        if !trailers.is_empty() {
+            let pairs = trailers.iter().map(|(name, value)| (name, value));
+            self.receive_trailers(Flow::Request, HeaderMap::from_pairs(pairs));
         }
         self.wait_for_resume();
         self.finish();
@@ -160,11 +158,11 @@ impl Stream<'_> {
 
     /// One tick of the root, if it asked for ticks.
     fn tick(&mut self) -> bool {
-        let Some(tick) = self.instance.callbacks().on_tick.clone() else { return false };
-        let state = self.instance.state();
-        if state.failed.is_some()
-            || state.contexts.get(&self.root).is_none_or(|root| root.tick_period_ms == 0)
-        {
+        let callbacks = self.instance.live_callbacks();
+        let Some(tick) = callbacks.and_then(|callbacks| callbacks.on_tick.clone()) else {
+            return false;
+        };
+        if !self.instance.state().ticks(self.root) {
             return false;
         }
         let result = self.instance.call("proxy_on_tick", &tick, self.root, self.root);
@@ -177,10 +175,8 @@ impl Stream<'_> {
     }
 
     fn create_context(&mut self) {
-        if self.instance.is_failed() {
-            return;
-        }
-        if let Some(create) = self.instance.callbacks().on_context_create.clone() {
+        let callbacks = self.instance.live_callbacks();
+        if let Some(create) = callbacks.and_then(|callbacks| callbacks.on_context_create.clone()) {
             let params = (self.id, self.root);
             let result = self.instance.call("proxy_on_context_create", &create, self.id, params);
             if let Err(trap) = result {
@@ -205,7 +201,7 @@ impl Stream<'_> {
             return;
         }
         self.side(flow).end_seen = end;
-        self.state().direction(flow).headers = Some(headers);
+        self.state().direction_mut(flow).headers = Some(headers);
         let status = self.headers_callback(flow, end);
         let side = self.side(flow);
         if side.aborted {
@@ -230,8 +226,7 @@ impl Stream<'_> {
         }
         self.side(flow).end_seen |= end;
         if self.side(flow).iteration == Iteration::StopAll {
-            self.side(flow).buffering = true;
-            self.state().direction(flow).body.buffered.extend(data);
+            self.hold(flow, data);
             return;
         }
         self.filter_data(flow, data, end);
@@ -243,7 +238,7 @@ impl Stream<'_> {
             return;
         }
         self.side(flow).end_seen = true;
-        self.state().direction(flow).trailers = Some(trailers);
+        self.state().direction_mut(flow).trailers = Some(trailers);
         if self.side(flow).iteration == Iteration::StopAll {
             return;
         }
@@ -273,18 +268,14 @@ impl Stream<'_> {
                     self.pass_trailers(flow);
                 }
             }
-            DataStatus::StopAndBuffer | DataStatus::StopAndWatermark => {
+            stopped => {
                 if iteration == Iteration::Continue {
                     self.side(flow).iteration = Iteration::StopSingle;
                 }
-                self.hold(flow, data);
-            }
-            DataStatus::StopNoBuffer => {
-                if iteration == Iteration::Continue {
-                    self.side(flow).iteration = Iteration::StopSingle;
-                }
-                // So that a later continue ends the stream even though nothing is held back.
-                if self.side(flow).end_seen {
+                if stopped != DataStatus::StopNoBuffer {
+                    self.hold(flow, data);
+                } else if self.side(flow).end_seen {
+                    // So that a later continue ends the stream even though nothing is held back.
                     self.side(flow).buffering = true;
                 }
             }
@@ -306,7 +297,7 @@ impl Stream<'_> {
 
     fn hold(&mut self, flow: Flow, data: Vec<u8>) {
         self.side(flow).buffering = true;
-        self.state().direction(flow).body.buffered.extend(data);
+        self.state().direction_mut(flow).body.buffered.extend(data);
     }
 
     /// `commonContinue`: what was held back goes on, from this filter if it stopped everything, from
@@ -333,7 +324,7 @@ impl Stream<'_> {
         if buffering {
             let end = end_seen && !had_trailers;
             self.side(flow).buffering = false;
-            let data = std::mem::take(&mut self.state().direction(flow).body.buffered);
+            let data = std::mem::take(&mut self.state().direction_mut(flow).body.buffered);
             if from_here {
                 self.filter_data(flow, data, end);
             } else {
@@ -364,7 +355,7 @@ impl Stream<'_> {
             self.reply_locally(prepare(&envoys_reply(status, "router", body)));
             return;
         }
-        if flow == Flow::Response && headers.get(b":status").and_then(status_code).is_none() {
+        if flow == Flow::Response && headers.number::<u32>(b":status").is_none() {
             let reason = "missing required header: :status".to_owned();
             self.incidents.push(Incident::RefusedByCodec(reason.clone()));
             self.reply_directly(prepare(&envoys_reply(502, "codec_error", reason)));
@@ -420,7 +411,7 @@ impl Stream<'_> {
         let answer = upstream::answer(&self.exchange.upstream, &seen);
         self.request.passed = seen;
         let state = self.state();
-        state.response_code = answer.headers.get(b":status").and_then(status_code);
+        state.response_code = answer.headers.number(b":status");
         state.code_details = Some("via_upstream".to_owned());
         self.receive_headers(Flow::Response, answer.headers, false);
         let frames = answer.frames.len();
@@ -509,7 +500,7 @@ impl Stream<'_> {
 
     fn note_reply(&mut self, reply: &Reply) {
         let state = self.state();
-        state.response_code = reply.headers.get(b":status").and_then(status_code);
+        state.response_code = reply.headers.number(b":status");
         state.code_details = Some(reply.details.clone());
     }
 
