@@ -42,6 +42,11 @@ pub(crate) fn blob_name(descriptor: &Descriptor) -> String {
     }
 }
 
+/// The name of a manifest or image index in errors.
+pub(crate) fn manifest_name(digest: &Digest) -> String {
+    format!("manifest {digest}")
+}
+
 /// The name of a registry's digest header in errors.
 pub(crate) fn header_name(of: &str) -> String {
     format!("the Docker-Content-Digest header of {of}")
@@ -53,7 +58,7 @@ pub(crate) fn verify_document(
     descriptor: &Descriptor,
     verify: &mut PhaseTime,
 ) -> Result<(), ImageError> {
-    let what = format!("manifest {}", descriptor.digest);
+    let what = manifest_name(&descriptor.digest);
     if bytes.len() as u64 != descriptor.size {
         return Err(ImageError::SizeMismatch {
             what,
@@ -72,26 +77,39 @@ pub(crate) fn verify_digest(
     verify: &mut PhaseTime,
 ) -> Result<(), ImageError> {
     let actual = timed(verify, || Hasher::of(expected.algorithm(), bytes));
-    if actual == *expected {
+    check_digest(&actual, expected, || what.to_owned())
+}
+
+fn check_digest(
+    actual: &Digest,
+    expected: &Digest,
+    what: impl FnOnce() -> String,
+) -> Result<(), ImageError> {
+    if actual == expected {
         return Ok(());
     }
     Err(ImageError::DigestMismatch {
-        what: what.into(),
+        what: what(),
         expected: expected.to_string(),
         actual: actual.to_string(),
     })
 }
 
+/// Refuses what is over the limit by its descriptor already.
+fn check_size(
+    descriptor: &Descriptor,
+    limit: u64,
+    what: impl FnOnce() -> String,
+) -> Result<(), ImageError> {
+    if descriptor.size <= limit {
+        return Ok(());
+    }
+    Err(ImageError::TooLarge { what: what(), limit, actual: Some(descriptor.size) })
+}
+
 /// Refuses a document that is over the limit by its descriptor already.
 pub(crate) fn check_document_size(descriptor: &Descriptor) -> Result<(), ImageError> {
-    if descriptor.size > MAX_DOCUMENT_BYTES {
-        return Err(ImageError::TooLarge {
-            what: format!("manifest {}", descriptor.digest),
-            limit: MAX_DOCUMENT_BYTES,
-            actual: Some(descriptor.size),
-        });
-    }
-    Ok(())
+    check_size(descriptor, MAX_DOCUMENT_BYTES, || manifest_name(&descriptor.digest))
 }
 
 /// Takes a blob piece by piece and checks size and digest on the way.
@@ -117,13 +135,7 @@ impl<'a> BlobSink<'a> {
         limit: u64,
         progress: &'a dyn Progress,
     ) -> Result<Self, ImageError> {
-        if descriptor.size > limit {
-            return Err(ImageError::TooLarge {
-                what: blob_name(descriptor),
-                limit,
-                actual: Some(descriptor.size),
-            });
-        }
+        check_size(descriptor, limit, || blob_name(descriptor))?;
         Ok(Self {
             descriptor,
             progress,
@@ -174,6 +186,19 @@ impl<'a> BlobSink<'a> {
 
     /// The next piece. More than the descriptor's size is never kept.
     pub(crate) fn write(&mut self, piece: &[u8]) -> Result<(), ImageError> {
+        self.digest(piece)?;
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// The only piece, which is kept without a copy.
+    pub(crate) fn write_whole(&mut self, bytes: Vec<u8>) -> Result<(), ImageError> {
+        self.digest(&bytes)?;
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    fn digest(&mut self, piece: &[u8]) -> Result<(), ImageError> {
         if piece.len() as u64 > self.missing() {
             return Err(self.size_mismatch(self.bytes.len() as u64 + piece.len() as u64));
         }
@@ -184,7 +209,6 @@ impl<'a> BlobSink<'a> {
                 hasher.update(piece);
             }
         });
-        self.bytes.extend_from_slice(piece);
         self.progress.blob_advanced(self.descriptor.digest.short(), piece.len() as u64);
         Ok(())
     }
@@ -194,24 +218,12 @@ impl<'a> BlobSink<'a> {
         if self.missing() > 0 {
             return Err(self.size_mismatch(self.bytes.len() as u64));
         }
-        let hasher = self.hasher;
+        let (descriptor, hasher) = (self.descriptor, self.hasher);
         let actual = timed(&mut self.verify, || hasher.finish());
-        if actual != self.descriptor.digest {
-            return Err(ImageError::DigestMismatch {
-                what: blob_name(self.descriptor),
-                expected: self.descriptor.digest.to_string(),
-                actual: actual.to_string(),
-            });
-        }
+        check_digest(&actual, &descriptor.digest, || blob_name(descriptor))?;
         if let Some((expected, hasher)) = self.header {
             let actual = timed(&mut self.verify, || hasher.finish());
-            if actual != expected {
-                return Err(ImageError::DigestMismatch {
-                    what: header_name(&blob_name(self.descriptor)),
-                    expected: expected.to_string(),
-                    actual: actual.to_string(),
-                });
-            }
+            check_digest(&actual, &expected, || header_name(&blob_name(descriptor)))?;
         }
         Ok(Blob { bytes: self.bytes, verify: self.verify })
     }

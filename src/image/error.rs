@@ -147,6 +147,11 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// Broken content of which it is not known what Istio logs.
+    pub(crate) fn invalid(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Invalid { what: what.into(), reason: reason.into(), consumer_message: None }
+    }
+
     /// The rule that the error belongs to.
     pub fn rule(&self) -> Rule {
         use ImageError::*;

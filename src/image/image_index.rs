@@ -42,13 +42,12 @@ pub(crate) async fn resolve<C: Content>(
         let bytes = content.document(chosen).await?;
         content::verify_document(&bytes, chosen, &mut verify)?;
         digest = chosen.digest.clone();
-        document = manifest::parse(&bytes, &format!("manifest {digest}"))?;
+        document = manifest::parse(&bytes, &content::manifest_name(&digest))?;
     }
-    Err(ImageError::Invalid {
-        what: content.name(),
-        reason: format!("image indexes are nested more than {MAX_DEPTH} deep"),
-        consumer_message: None,
-    })
+    Err(ImageError::invalid(
+        content.name(),
+        format!("image indexes are nested more than {MAX_DEPTH} deep"),
+    ))
 }
 
 /// The first entry for the platform; an entry that names none counts as linux/amd64.

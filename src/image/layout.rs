@@ -47,16 +47,11 @@ impl Layout {
             .and_then(|v| Some(v.get("imageLayoutVersion")?.as_str()?.to_owned()));
         match version {
             Some(version) if version.starts_with("1.") => Ok(()),
-            Some(version) => Err(ImageError::Invalid {
+            Some(version) => Err(ImageError::invalid(
                 what,
-                reason: format!("layout version {version:?} is not known, only 1.0.0 is"),
-                consumer_message: None,
-            }),
-            None => Err(ImageError::Invalid {
-                what,
-                reason: "has no `imageLayoutVersion`".into(),
-                consumer_message: None,
-            }),
+                format!("layout version {version:?} is not known, only 1.0.0 is"),
+            )),
+            None => Err(ImageError::invalid(what, "has no `imageLayoutVersion`")),
         }
     }
 
@@ -67,11 +62,10 @@ impl Layout {
         let shown = self.path.join(relative);
         let real = path.canonicalize().map_err(|e| io_error(&shown, e))?;
         if !real.starts_with(&self.root) {
-            return Err(ImageError::Invalid {
-                what: shown.display().to_string(),
-                reason: "is a symbolic link that leads out of the layout".into(),
-                consumer_message: None,
-            });
+            return Err(ImageError::invalid(
+                shown.display().to_string(),
+                "is a symbolic link that leads out of the layout",
+            ));
         }
         read_bounded(&real, what, limit)
     }
@@ -113,11 +107,10 @@ impl Layout {
         };
         // It has no descriptor, so there is nothing to verify it against.
         let Document::Index(entries) = manifest::parse(&index, &what)? else {
-            return Err(ImageError::Invalid {
+            return Err(ImageError::invalid(
                 what,
-                reason: "is an image manifest, where an image index is expected".into(),
-                consumer_message: None,
-            });
+                "is an image manifest, where an image index is expected",
+            ));
         };
         let chosen = match selector {
             Some(Selector::Digest(digest)) => {
@@ -200,7 +193,7 @@ impl Layout {
         entries: &[Descriptor],
         digest: &Digest,
     ) -> Result<Named, ImageError> {
-        let what = format!("manifest {digest}");
+        let what = content::manifest_name(digest);
         let mut verify = PhaseTime::default();
         let bytes = self.read_blob(digest, what.clone(), MAX_DOCUMENT_BYTES).await?;
         match entries.iter().find(|e| e.digest == *digest) {
@@ -221,7 +214,7 @@ impl Content for Layout {
     }
 
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError> {
-        let what = format!("manifest {}", descriptor.digest);
+        let what = content::manifest_name(&descriptor.digest);
         self.read_blob(&descriptor.digest, what, MAX_DOCUMENT_BYTES).await
     }
 
@@ -233,7 +226,7 @@ impl Content for Layout {
         let what = content::blob_name(descriptor);
         // A file that is too long is found out by its length, not by reading it.
         match self.read_blob(&descriptor.digest, what, descriptor.size).await {
-            Ok(bytes) => sink.write(&bytes),
+            Ok(bytes) => sink.write_whole(bytes),
             Err(ImageError::TooLarge { actual, .. }) => {
                 Err(sink.size_mismatch(actual.unwrap_or(descriptor.size.saturating_add(1))))
             }

@@ -30,15 +30,7 @@ pub(crate) struct RawDescriptor {
     #[serde(default, deserialize_with = "null_is_default")]
     pub annotations: Annotations,
     #[serde(default)]
-    pub platform: Option<RawPlatform>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct RawPlatform {
-    #[serde(default)]
-    pub os: String,
-    #[serde(default)]
-    pub architecture: String,
+    pub platform: Option<Platform>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,8 +93,7 @@ pub(crate) enum Document {
 /// Parses what a registry or a layout gave for `what`. The kind is decided by the `mediaType` in
 /// it, and where that is missing, by the fields.
 pub(crate) fn parse(bytes: &[u8], what: &str) -> Result<Document, ImageError> {
-    let invalid =
-        |reason: String| ImageError::Invalid { what: what.into(), reason, consumer_message: None };
+    let invalid = |reason: String| ImageError::invalid(what, reason);
     let raw: RawManifest = serde_json::from_slice(bytes).map_err(|error| {
         invalid(format!("the manifest is not valid: {}", one_line(&error.to_string())))
     })?;
@@ -160,6 +151,6 @@ fn descriptor(raw: RawDescriptor) -> Result<Descriptor, super::InvalidDigest> {
         digest: raw.digest.parse()?,
         size: raw.size,
         annotations: raw.annotations,
-        platform: raw.platform.map(|p| Platform { os: p.os, architecture: p.architecture }),
+        platform: raw.platform,
     })
 }

@@ -89,11 +89,13 @@ impl Default for FetchOptions {
 }
 
 /// A platform as an image index names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 pub struct Platform {
-    /// The operating system, `linux` by default.
+    /// The operating system, `linux` by default; empty where an image index names none.
+    #[serde(default)]
     pub os: String,
-    /// The architecture, `amd64` by default.
+    /// The architecture, `amd64` by default; empty where an image index names none.
+    #[serde(default)]
     pub architecture: String,
 }
 

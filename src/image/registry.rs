@@ -251,11 +251,7 @@ fn digest_header(response: &Response, what: &str) -> Result<Option<Digest>, Prob
     let Some(value) = response.headers().get("Docker-Content-Digest") else { return Ok(None) };
     let digest = String::from_utf8_lossy(value.as_bytes()).parse();
     digest.map(Some).map_err(|error: InvalidDigest| {
-        Problem::Content(ImageError::Invalid {
-            what: content::header_name(what),
-            reason: error.to_string(),
-            consumer_message: None,
-        })
+        Problem::Content(ImageError::invalid(content::header_name(what), error.to_string()))
     })
 }
 
@@ -283,7 +279,7 @@ impl Content for Registry<'_> {
     }
 
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError> {
-        let what = format!("manifest {}", descriptor.digest);
+        let what = content::manifest_name(&descriptor.digest);
         let id = descriptor.digest.to_string();
         let (bytes, header) = self.manifest(&id, &what, &what).await?;
         // Size comes before digest: whoever asked compares it.
