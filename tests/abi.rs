@@ -1,11 +1,13 @@
 //! The tables against the facts that they were made from, and the linker against the tables.
 
+#[path = "support/check.rs"]
+mod check;
+
 use std::fmt::Write as _;
 
 use filtergate::{
     CheckOptions,
     abi::{AbiVersion, CALLBACKS, FuncType, HOST_FUNCTIONS, ValueType},
-    image::{NoProgress, Source},
     target::{ImportAnswer, Target},
     verdict::Outcome,
 };
@@ -170,13 +172,7 @@ fn a_module_that_imports_everything_loads() {
         let path = scratch.path().join("everything.wasm");
         std::fs::write(&path, wat::parse_str(&wat).unwrap()).unwrap();
         let reference = path.to_str().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let verdict = runtime.block_on(filtergate::check(
-            &Source::parse(reference).unwrap(),
-            reference,
-            &CheckOptions::default(),
-            &NoProgress,
-        ));
+        let verdict = check::check(reference, &CheckOptions::default());
         assert_eq!(
             (verdict.outcome, verdict.loads),
             (Outcome::Pass, Some(true)),

@@ -1,10 +1,12 @@
 //! Nothing that a module does hangs filtergate, crashes it or fills its memory.
 
+#[path = "support/check.rs"]
+mod check;
+
 use std::time::Duration;
 
 use filtergate::{
     CheckOptions,
-    image::{NoProgress, Source},
     verdict::{Outcome, Rule, Severity, Verdict},
 };
 
@@ -40,9 +42,7 @@ fn check_with(wat: &str, change: impl FnOnce(&mut CheckOptions)) -> Verdict {
     let mut options = CheckOptions::default();
     options.vm.callback_timeout = Duration::from_millis(300);
     change(&mut options);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let source = Source::parse(reference).unwrap();
-    runtime.block_on(filtergate::check(&source, reference, &options, &NoProgress))
+    check::check(reference, &options)
 }
 
 fn check(wat: &str) -> Verdict {

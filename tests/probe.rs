@@ -1,6 +1,9 @@
 //! The probe filter calls every host function in every phase and logs each result. Its log is compared,
 //! line for line, with the one that it left in a real Envoy 1.40.
 
+#[path = "support/check.rs"]
+mod check;
+
 use std::{
     collections::BTreeMap,
     io::Read,
@@ -11,7 +14,6 @@ use filtergate::{
     CheckOptions,
     exercise::{Exchange, Request, Upstream},
     host::{LogLevel, LogLine},
-    image::{NoProgress, Source},
     verdict::Outcome,
 };
 
@@ -84,11 +86,9 @@ fn shown(lines: &[LogLine]) -> Vec<String> {
 fn the_probe_logs_what_it_logged_in_envoy() {
     let reference = path("filters/prebuilt/probe.wasm");
     let reference = reference.to_str().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let options =
         CheckOptions { exchanges: exchanges(), controls: false, ..CheckOptions::default() };
-    let source = Source::parse(reference).unwrap();
-    let verdict = runtime.block_on(filtergate::check(&source, reference, &options, &NoProgress));
+    let verdict = check::check(reference, &options);
     assert_eq!(verdict.outcome, Outcome::Pass, "{:?}", verdict.findings);
     let root = &verdict.roots[0];
     let mut ours = BTreeMap::from([("load".to_owned(), shown(&root.logs))]);

@@ -8,4 +8,5 @@ pub mod explain;
 pub mod human;
 pub mod json;
 pub mod load_time;
+mod stages;
 pub mod units;

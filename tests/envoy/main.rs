@@ -10,6 +10,8 @@ mod http1;
 mod proxy;
 mod upstream;
 
+#[path = "../support/check.rs"]
+mod check;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -18,7 +20,6 @@ use std::path::{Path, PathBuf};
 use filtergate::{
     CheckOptions,
     exercise::{Exchange, smoke_exchanges},
-    image::{NoProgress, Source},
     verdict::{Severity, Verdict},
 };
 
@@ -66,15 +67,13 @@ fn exchanges() -> Vec<Exchange> {
 }
 
 fn check(reference: &str, root_ids: &[String], configuration: &str) -> Verdict {
-    let source = Source::parse(reference).unwrap();
     let options = CheckOptions {
         root_ids: root_ids.to_vec(),
         configuration: configuration.as_bytes().to_vec(),
         exchanges: exchanges(),
         ..CheckOptions::default()
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(filtergate::check(&source, reference, &options, &NoProgress))
+    check::check(reference, &options)
 }
 
 /// Gives Envoy what the verdict's root at `index` was given, and tells what differs.

@@ -3,12 +3,14 @@
 //! `edge/` and `more/` hold the modules and the records: whether Envoy accepted the configuration, the
 //! class of its refusal, and the statuses of GET, POST and GET.
 
+#[path = "../support/check.rs"]
+mod check;
+
 use std::path::{Path, PathBuf};
 
 use filtergate::{
     CheckOptions,
     exercise::Exchange,
-    image::{NoProgress, Source},
     verdict::{Rule, Severity, Verdict},
 };
 use serde::Deserialize;
@@ -65,11 +67,8 @@ fn more(scratch: &Path) -> Vec<(Recorded, PathBuf)> {
 }
 
 fn check(path: &Path) -> Verdict {
-    let reference = path.to_str().unwrap();
-    let source = Source::parse(reference).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let options = CheckOptions { exchanges: record_exchanges(), ..CheckOptions::default() };
-    runtime.block_on(filtergate::check(&source, reference, &options, &NoProgress))
+    check::check(path.to_str().unwrap(), &options)
 }
 
 fn record_exchanges() -> Vec<Exchange> {

@@ -6,7 +6,7 @@ use crate::support::{
 };
 use filtergate::image::{Digest, FetchOptions, Platform, SourceKind};
 use filtergate::verdict::Severity;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 
 #[test]
@@ -98,16 +98,21 @@ fn one_config_in_two_places_is_one_config() {
     assert_eq!(image.notes, []);
 }
 
+/// An image whose module is the name of its architecture; its entry in an index.
+fn image_for(layout: &Layout, architecture: &str) -> Value {
+    let module = layout.blob(CONTENT_TYPE, architecture.as_bytes());
+    let config = layout.blob(CONFIG_TYPE, CONFIG.as_bytes());
+    let mut entry = layout.blob(OCI_MANIFEST, &manifest(config, vec![module]));
+    entry["platform"] = json!({ "os": "linux", "architecture": architecture });
+    entry
+}
+
 #[test]
 fn a_platform_can_be_asked_for() {
     let mut layout = Layout::new();
     let mut entries = Vec::new();
     for architecture in ["amd64", "arm64"] {
-        let module = layout.blob(CONTENT_TYPE, architecture.as_bytes());
-        let config = layout.blob(CONFIG_TYPE, CONFIG.as_bytes());
-        let mut entry = layout.blob(OCI_MANIFEST, &manifest(config, vec![module]));
-        entry["platform"] = json!({ "os": "linux", "architecture": architecture });
-        entries.push(entry);
+        entries.push(image_for(&layout, architecture));
     }
     let index = json!({ "schemaVersion": 2, "manifests": entries });
     layout.tag("v1", index.to_string().as_bytes());
@@ -136,7 +141,7 @@ fn an_attestation_is_no_image() {
     image["platform"] = json!({ "os": "wasi", "architecture": "wasm" });
     let statement = layout.blob("application/vnd.in-toto+json", b"{}");
     let attestation = layout.blob(OCI_MANIFEST, &manifest(config, vec![statement]));
-    let with = |key: &str, value: serde_json::Value| {
+    let with = |key: &str, value: Value| {
         let mut entry = attestation.clone();
         entry[key] = value;
         entry
@@ -153,10 +158,7 @@ fn an_attestation_is_no_image() {
 fn a_layout_may_be_one_image_for_several_platforms() {
     let mut layout = Layout::new();
     for architecture in ["arm64", "amd64"] {
-        let module = layout.blob(CONTENT_TYPE, architecture.as_bytes());
-        let config = layout.blob(CONFIG_TYPE, CONFIG.as_bytes());
-        let mut entry = layout.blob(OCI_MANIFEST, &manifest(config, vec![module]));
-        entry["platform"] = json!({ "os": "linux", "architecture": architecture });
+        let entry = image_for(&layout, architecture);
         layout.push_entry(entry);
     }
     let image = get(&layout.dir.path().display().to_string()).unwrap();

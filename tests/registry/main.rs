@@ -7,6 +7,8 @@
 mod images;
 mod push;
 
+#[path = "../support/check.rs"]
+mod check;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -44,8 +46,7 @@ fn options() -> CheckOptions {
 }
 
 fn check(reference: &str) -> Verdict {
-    let source = Source::parse(reference).unwrap_or_else(|error| panic!("{reference}: {error}"));
-    push::block_on(filtergate::check(&source, reference, &options(), &NoProgress))
+    check::check(reference, &options())
 }
 
 /// The rules of a verdict's errors and warnings.
