@@ -175,6 +175,7 @@ fn execute(
         verdict.phases.absorb_only(&first.phases, &[Phase::VmStart, Phase::Configure]);
     }
     verdict.base_logs = exercised.base_logs;
+    verdict.base_trace = exercised.base_trace;
     verdict.undecided |= exercised.undecided;
     verdict.findings.extend(exercised.findings);
     verdict.roots = exercised.roots;

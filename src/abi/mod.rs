@@ -6,12 +6,14 @@
 mod callbacks;
 mod declared;
 mod functions;
+mod parameters;
 
 use std::fmt;
 
 pub use callbacks::{ALLOCATORS, CALLBACKS, Callback, LIFECYCLE};
 pub use declared::{DeclaredAbi, declared_abi};
 pub use functions::HOST_FUNCTIONS;
+pub use parameters::{HOST_FUNCTION_PARAMETERS, Parameter, ParameterKind, callback_parameters};
 
 /// A version of the Proxy-Wasm ABI that Envoy accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,6 +103,11 @@ pub enum Namespace {
 }
 
 impl Namespace {
+    /// The import module of this name, if it is one of these.
+    pub fn module(self, name: &str) -> Option<&'static str> {
+        self.modules().iter().find(|module| **module == name).copied()
+    }
+
     /// The names of the import modules.
     pub fn modules(self) -> &'static [&'static str] {
         match self {

@@ -110,6 +110,7 @@ impl LoadArgs {
                     CompilerChoice::Cranelift => Compiler::CraneliftSpeed,
                 },
                 callback_timeout: self.callback_timeout,
+                trace: false,
             },
             root_ids: self.root_ids.clone(),
             configuration: read("--config", &self.config)?,

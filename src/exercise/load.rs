@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     bench::{Phase, PhaseClock},
-    host::{LogLine, Phase as CallPhase, Plugin, Process},
+    host::{LogLine, Phase as CallPhase, Plugin, Process, TracedCall},
     verdict::{Finding, Rule},
     vm::{CallFailure, Instance, InstantiateErrorKind, NewContext, Template, Trap, TrapKind},
 };
@@ -28,6 +28,8 @@ pub struct LoadRun {
     pub accepted: bool,
     /// What the module logged.
     pub logs: Vec<LogLine>,
+    /// What crossed the boundary, where that is traced.
+    pub trace: Vec<TracedCall>,
 }
 
 impl LoadRun {
@@ -51,6 +53,7 @@ const INITIALIZE_FAILED: &str = "Wasm VM failed Failed to initialize Wasm code";
 struct StartFailure {
     finding: Finding,
     logs: Vec<LogLine>,
+    trace: Vec<TracedCall>,
 }
 
 /// Instantiates the module and starts it, as the base VM does.
@@ -67,14 +70,22 @@ fn initialize(
         Ok(instance) => instance,
         Err(error) => {
             let finding = instantiate_finding(&error);
-            return Err(Box::new(StartFailure { finding, logs: Vec::new() }));
+            return Err(Box::new(StartFailure {
+                finding,
+                logs: Vec::new(),
+                trace: Vec::new(),
+            }));
         }
     };
     match clock.measure(Phase::Start, || start(&mut instance, template)) {
         Ok(()) => Ok(instance),
         Err(trap) => {
-            let logs = instance.state_mut().logs.take();
-            Err(Box::new(StartFailure { finding: start_finding(&trap, names), logs }))
+            let state = instance.state_mut();
+            Err(Box::new(StartFailure {
+                finding: start_finding(&trap, names),
+                logs: state.logs.take(),
+                trace: state.take_trace(),
+            }))
         }
     }
 }
@@ -190,6 +201,8 @@ pub struct BaseRun {
     pub finding: Option<Finding>,
     /// What the module logged.
     pub logs: Vec<LogLine>,
+    /// What crossed the boundary, where that is traced.
+    pub trace: Vec<TracedCall>,
 }
 
 /// Makes the base VM: the module is instantiated and started once, without a plugin. Where this
@@ -203,12 +216,12 @@ pub fn load_base(
     let process = Arc::new(Process::new());
     match initialize(template, plugin, &process, has_function_names, clock) {
         Ok(mut instance) => {
-            let logs = instance.state_mut().logs.take();
-            BaseRun { finding: None, logs }
+            let state = instance.state_mut();
+            BaseRun { finding: None, logs: state.logs.take(), trace: state.take_trace() }
         }
         Err(failure) => {
-            let StartFailure { finding, logs } = *failure;
-            BaseRun { finding: Some(finding), logs }
+            let StartFailure { finding, logs, trace } = *failure;
+            BaseRun { finding: Some(finding), logs, trace }
         }
     }
 }
@@ -224,8 +237,14 @@ pub fn load_plugin(
     let mut instance = match initialize(template, plugin, process, has_function_names, clock) {
         Ok(instance) => instance,
         Err(failure) => {
-            let StartFailure { finding, logs } = *failure;
-            return LoadRun { loaded: None, findings: vec![finding], accepted: false, logs };
+            let StartFailure { finding, logs, trace } = *failure;
+            return LoadRun {
+                loaded: None,
+                findings: vec![finding],
+                accepted: false,
+                logs,
+                trace,
+            };
         }
     };
     let root = instance.add_context(NewContext::Root);
@@ -237,7 +256,8 @@ pub fn load_plugin(
         && clock.measure(Phase::Configure, || {
             on_configure(&mut instance, root, has_function_names, &mut findings)
         });
-    let logs = instance.state_mut().logs.take();
+    let state = instance.state_mut();
+    let (logs, trace) = (state.logs.take(), state.take_trace());
     if logs.is_empty() {
         for finding in &mut findings {
             // Do not send anybody to lines that are not there.
@@ -246,7 +266,7 @@ pub fn load_plugin(
             }
         }
     }
-    LoadRun { loaded: Some(Loaded { instance, root }), findings, accepted, logs }
+    LoadRun { loaded: Some(Loaded { instance, root }), findings, accepted, logs, trace }
 }
 
 /// `onStart`: a trap in `proxy_on_context_create` does not keep `proxy_on_vm_start` from being

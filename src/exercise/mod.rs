@@ -14,4 +14,4 @@ pub use exchange::{
 pub use http::run_exchange;
 pub use incident::{Incident, LengthMismatch};
 pub use load::{BaseRun, LoadRun, Loaded, load_base, load_plugin};
-pub use roots::{ExerciseOptions, Exercised, RootRun, exercise};
+pub use roots::{ExerciseOptions, Exercised, RootRun, TraceSection, TraceStage, exercise};

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     bench::PhaseClock,
-    host::{Deferred, LogLine, Plugin, Process},
+    host::{Deferred, LogLine, Plugin, Process, TracedCall},
     verdict::{Finding, Rule, Severity},
     vm::{Instance, Template, Trap, TrapKind},
 };
@@ -65,6 +65,38 @@ pub struct RootRun {
     pub phases: PhaseClock,
     /// Most memory that an instance had, bytes.
     pub peak_memory_bytes: usize,
+    /// What crossed the boundary, where that is traced, stage by stage.
+    pub trace: Vec<TraceSection>,
+}
+
+/// The calls of one stage of a root's run.
+#[derive(Debug, Clone)]
+pub struct TraceSection {
+    /// The stage.
+    pub stage: TraceStage,
+    /// The calls in order.
+    pub calls: Vec<TracedCall>,
+}
+
+/// A stage of a root's run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TraceStage {
+    /// The load of the canary, which is thrown away.
+    Canary,
+    /// The load of the worker.
+    Worker,
+    /// The exchange of this name.
+    Exchange(String),
+    /// The root's last tick and end.
+    End,
+}
+
+impl RootRun {
+    fn note_trace(&mut self, stage: TraceStage, calls: Vec<TracedCall>) {
+        if !calls.is_empty() {
+            self.trace.push(TraceSection { stage, calls });
+        }
+    }
 }
 
 /// What came of all roots.
@@ -74,6 +106,8 @@ pub struct Exercised {
     pub roots: Vec<RootRun>,
     /// What the module logged in the base VM.
     pub base_logs: Vec<LogLine>,
+    /// What crossed the boundary in the base VM, where that is traced.
+    pub base_trace: Vec<TracedCall>,
     /// Times of instantiate and start in the base VM.
     pub base_phases: PhaseClock,
     /// What was found, root by root.
@@ -92,7 +126,7 @@ pub fn exercise(template: &Template, options: &ExerciseOptions) -> Exercised {
     }
     let names = options.has_function_names;
     let base = load_base(template, &plugin(options, ""), names, &mut all.base_phases);
-    all.base_logs = base.logs;
+    (all.base_logs, all.base_trace) = (base.logs, base.trace);
     if let Some(finding) = base.finding {
         // No root was begun: the reason is the module's, not a root's.
         let outcome = Some(finding.rule);
@@ -163,6 +197,7 @@ impl Run<'_> {
         let plugin = self.plugin(root_id);
         let mut canary = load_plugin(self.template, &plugin, &process, names, &mut root.phases);
         root.logs = std::mem::take(&mut canary.logs);
+        root.note_trace(TraceStage::Canary, std::mem::take(&mut canary.trace));
         root.accepted = canary.accepted;
         self.undecided |= canary.was_given_up();
         let read_root_id = canary.loaded.as_ref().is_some_and(|l| l.instance.state().read_root_id);
@@ -196,7 +231,8 @@ impl Run<'_> {
     ) {
         let names = self.options.has_function_names;
         let mut clock = PhaseClock::default();
-        let worker = load_plugin(self.template, plugin, process, names, &mut clock);
+        let mut worker = load_plugin(self.template, plugin, process, names, &mut clock);
+        root.note_trace(TraceStage::Worker, std::mem::take(&mut worker.trace));
         let LoadRun { loaded: Some(mut worker), accepted: true, .. } = worker else {
             let why = worker.findings.first().map_or(String::new(), |f| format!(": {}", f.message));
             self.undecided |= worker.was_given_up();
@@ -215,12 +251,15 @@ impl Run<'_> {
         };
         for exchange in &self.options.exchanges {
             let (result, incidents) = run_exchange(&mut worker, exchange);
+            let trace = worker.instance.state_mut().take_trace();
+            root.note_trace(TraceStage::Exchange(exchange.name.clone()), trace);
             root.exchanges.push(result);
             if self.incidents(root_id, &exchange.name, incidents, &worker.instance) {
                 break;
             }
         }
         self.wind_down(root_id, &mut worker);
+        root.note_trace(TraceStage::End, worker.instance.state_mut().take_trace());
         note_calls(&worker.instance, not_modelled);
         root.peak_memory_bytes = root.peak_memory_bytes.max(peak(&worker.instance));
         let dropped = worker.instance.state().logs.dropped();

@@ -9,7 +9,7 @@ use super::{
     memory::Guest,
     metrics, properties, shared,
     state::{Exit, HostResult, HostState},
-    stream, wasi,
+    stream, trace, wasi,
 };
 
 /// What a host function answers to the guest.
@@ -29,7 +29,32 @@ impl Answer for u32 {
     }
 }
 
+/// Where a host function stands in the tables and in the module.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// In [`crate::abi::HOST_FUNCTIONS`].
+    index: usize,
+    /// The import module.
+    module: &'static str,
+}
+
 fn run<T: Answer>(
+    guest: &mut Guest<'_>,
+    place: Place,
+    words: &[u64],
+    function: impl FnOnce(&mut Guest<'_>) -> HostResult<T>,
+) -> wasmtime::Result<u32> {
+    let Place { index, module } = place;
+    if guest.data().trace.is_none() {
+        return answer(guest, index, function);
+    }
+    trace::begin_host_call(guest, index, module, words);
+    let answered = answer(guest, index, function);
+    trace::end_host_call(guest, index, words, answered.as_ref().ok().copied());
+    answered
+}
+
+fn answer<T: Answer>(
     guest: &mut Guest<'_>,
     index: usize,
     function: impl FnOnce(&mut Guest<'_>) -> HostResult<T>,
@@ -44,10 +69,10 @@ fn run<T: Answer>(
 
 macro_rules! definitions {
     ($($($void:ident)? $name:literal => |$guest:ident $(, $arg:ident: $ty:ty)*| $call:expr;)*) => {
-        pub(super) fn define(linker: &mut Linker<HostState>, module: &str, name: &str, index: usize) -> wasmtime::Result<()> {
+        pub(super) fn define(linker: &mut Linker<HostState>, name: &str, place: Place) -> wasmtime::Result<()> {
             match name {
                 $($name => {
-                    definitions!(@wrap linker, module, name, index, $($void)? |$guest $(, $arg: $ty)*| $call);
+                    definitions!(@wrap linker, name, place, $($void)? |$guest $(, $arg: $ty)*| $call);
                 })*
                 _ => {}
             }
@@ -57,14 +82,14 @@ macro_rules! definitions {
         #[cfg(test)]
         pub(super) const DEFINED: &[&str] = &[$($name,)*];
     };
-    (@wrap $linker:ident, $module:ident, $fn:ident, $index:ident, |$guest:ident $(, $arg:ident: $ty:ty)*| $call:expr) => {
-        $linker.func_wrap($module, $fn, move |mut caller: Guest<'_> $(, $arg: $ty)*| {
-            run(&mut caller, $index, |$guest| $call)
+    (@wrap $linker:ident, $fn:ident, $place:ident, |$guest:ident $(, $arg:ident: $ty:ty)*| $call:expr) => {
+        $linker.func_wrap($place.module, $fn, move |mut caller: Guest<'_> $(, $arg: $ty)*| {
+            run(&mut caller, $place, &[$($arg.into()),*], |$guest| $call)
         })?;
     };
-    (@wrap $linker:ident, $module:ident, $fn:ident, $index:ident, void |$guest:ident $(, $arg:ident: $ty:ty)*| $call:expr) => {
-        $linker.func_wrap($module, $fn, move |mut caller: Guest<'_> $(, $arg: $ty)*| {
-            run(&mut caller, $index, |$guest| $call).map(drop)
+    (@wrap $linker:ident, $fn:ident, $place:ident, void |$guest:ident $(, $arg:ident: $ty:ty)*| $call:expr) => {
+        $linker.func_wrap($place.module, $fn, move |mut caller: Guest<'_> $(, $arg: $ty)*| {
+            run(&mut caller, $place, &[$($arg.into()),*], |$guest| $call).map(drop)
         })?;
     };
 }
@@ -175,9 +200,10 @@ pub fn define_imports(linker: &mut Linker<HostState>, facts: &Facts) -> wasmtime
     linker.allow_shadowing(true);
     for import in &facts.imports {
         if import.kind.func().is_some()
-            && let Some((index, _)) = find_host_function(&import.module, &import.name)
+            && let Some((index, function)) = find_host_function(&import.module, &import.name)
+            && let Some(module) = function.namespace.module(&import.module)
         {
-            table::define(linker, &import.module, &import.name, index)?;
+            table::define(linker, &import.name, Place { index, module })?;
         }
     }
     Ok(())

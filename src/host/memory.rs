@@ -6,7 +6,10 @@ use wasmtime::{AsContextMut, Caller, Memory, SharedMemory};
 
 use crate::abi::Status;
 
-use super::state::{Exit, HostResult, HostState, HostTrap, Phase};
+use super::{
+    state::{Exit, HostResult, HostState, HostTrap, Phase},
+    trace::CallOutcome,
+};
 
 /// The memory that the host uses: the last exported one, else the last imported one
 /// (proxy-wasm-cpp-host `src/v8/v8.cc`, `link`).
@@ -107,8 +110,17 @@ fn allocate(guest: &mut Guest<'_>, len: u32) -> HostResult<Option<u32>> {
     let state = guest.data_mut();
     let (current, effective) = (state.current.replace(0), std::mem::take(&mut state.effective));
     state.phase = Phase::Malloc;
+    let name = state.allocator_name;
+    if let Some(trace) = &mut state.trace {
+        trace.begin_callback(name, &[len.into()]);
+    }
     let result = allocator.call(guest.as_context_mut(), len);
     let state = guest.data_mut();
+    if let Some(trace) = &mut state.trace {
+        trace.end_callback(result.as_ref().map_or(CallOutcome::NotReturned, |address| {
+            CallOutcome::Returned(Some(*address))
+        }));
+    }
     // Envoy lifts every restriction after an allocation, whatever stood before it.
     state.phase = Phase::Free;
     (state.current, state.effective) = (current, effective);

@@ -20,6 +20,7 @@ mod properties;
 mod shared;
 mod state;
 mod stream;
+mod trace;
 mod wasi;
 
 pub use context::{
@@ -34,3 +35,4 @@ pub use process::Process;
 pub use state::{
     Deferred, Exit, HostResult, HostState, HostTrap, Phase, Plugin, StoreLimits, VmFailure,
 };
+pub use trace::{CallDirection, CallOutcome, Decoded, Trace, TracedCall, TracedValue, Words};

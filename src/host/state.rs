@@ -14,6 +14,7 @@ use super::{
     logging::LogSink,
     memory::GuestMemory,
     process::Process,
+    trace::Trace,
 };
 
 /// The plugin configuration under which a module runs.
@@ -238,6 +239,8 @@ pub struct HostState {
     pub call_status: (u32, Vec<u8>),
     /// Bytes that the guest made the host keep.
     pub host_bytes: usize,
+    /// What crosses the boundary, where that is wanted.
+    pub trace: Option<Box<Trace>>,
 }
 
 /// What a guest may make the host keep in header maps, bodies, shared data and the like.
@@ -279,6 +282,7 @@ impl HostState {
             metric_ids: Default::default(),
             call_status: (0, Vec::new()),
             host_bytes: 0,
+            trace: None,
         }
     }
 

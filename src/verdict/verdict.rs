@@ -3,7 +3,7 @@
 use crate::{
     bench::PhaseClock,
     exercise::RootRun,
-    host::LogLine,
+    host::{LogLine, TracedCall},
     image::{Image, ImageError, RuntimeConfig},
     module::{Export, Import, origin},
     target::Target,
@@ -76,6 +76,8 @@ pub struct Verdict {
     pub findings: Vec<Finding>,
     /// What the module logged in the base VM, before any root.
     pub base_logs: Vec<LogLine>,
+    /// What crossed the boundary in the base VM, where that is traced.
+    pub base_trace: Vec<TracedCall>,
     /// The roots that were exercised.
     pub roots: Vec<RootRun>,
     /// Times by phase: instantiate and start are the base VM's, the rest of the load is the first
@@ -113,6 +115,7 @@ impl Verdict {
             envoy_class: None,
             findings: Vec::new(),
             base_logs: Vec::new(),
+            base_trace: Vec::new(),
             roots: Vec::new(),
             phases: PhaseClock::default(),
             compiler: None,

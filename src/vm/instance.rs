@@ -6,7 +6,9 @@ use wasmtime::{
 
 use crate::{
     abi::{ALLOCATORS, AbiVersion},
-    host::{Context, ContextKind, Deferred, GuestMemory, HostState, Phase, VmFailure},
+    host::{
+        CallOutcome, Context, ContextKind, Deferred, GuestMemory, HostState, Phase, VmFailure, Words,
+    },
 };
 
 use super::trap::Trap;
@@ -134,9 +136,9 @@ impl Instance {
     /// # Errors
     ///
     /// Where the call ended early, or the allocator trapped while the host called it.
-    pub fn call<P: WasmParams, R: WasmResults>(
+    pub fn call<P: WasmParams + Words, R: WasmResults + Words>(
         &mut self,
-        name: &str,
+        name: &'static str,
         function: &TypedFunc<P, R>,
         context: u32,
         params: P,
@@ -150,9 +152,9 @@ impl Instance {
     /// # Errors
     ///
     /// As [`Self::call`].
-    pub fn call_through<P: WasmParams, R: WasmResults>(
+    pub fn call_through<P: WasmParams + Words, R: WasmResults + Words>(
         &mut self,
-        name: &str,
+        name: &'static str,
         function: &TypedFunc<P, R>,
         context: u32,
         params: P,
@@ -160,8 +162,14 @@ impl Instance {
         self.store.set_epoch_deadline(self.timeout_ticks);
         let state = self.store.data_mut();
         (state.current, state.effective) = (Some(context), 0);
+        if let Some(trace) = &mut state.trace {
+            trace.begin_callback(name, &params.words());
+        }
         let result = function.call(&mut self.store, params);
         let state = self.store.data_mut();
+        if let Some(trace) = &mut state.trace {
+            trace.end_callback(result.as_ref().map_or(CallOutcome::NotReturned, returned));
+        }
         (state.current, state.effective) = (None, 0);
         // A trap in the allocator failed the VM first; the callback's own end comes second.
         let allocator_trap =
@@ -194,6 +202,11 @@ impl Instance {
         };
         self.state_mut().add_context(context)
     }
+}
+
+/// What a trace keeps of a callback's result.
+fn returned(result: &impl Words) -> CallOutcome {
+    CallOutcome::Returned(result.words().first().and_then(|word| u32::try_from(*word).ok()))
 }
 
 impl Callbacks {

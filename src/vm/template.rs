@@ -25,11 +25,13 @@ pub struct VmOptions {
     pub compiler: Compiler,
     /// The longest that one callback may run.
     pub callback_timeout: Duration,
+    /// Whether every call across the boundary is kept.
+    pub trace: bool,
 }
 
 impl Default for VmOptions {
     fn default() -> Self {
-        Self { compiler: Compiler::Winch, callback_timeout: Duration::from_secs(1) }
+        Self { compiler: Compiler::Winch, callback_timeout: Duration::from_secs(1), trace: false }
     }
 }
 
@@ -64,6 +66,7 @@ pub struct Template {
     target: Target,
     compiler: Compiler,
     timeout_ticks: u64,
+    trace: bool,
     _ticker: Ticker,
 }
 
@@ -149,6 +152,7 @@ impl Template {
                 target: target.clone(),
                 compiler,
                 timeout_ticks: Ticker::ticks(options.callback_timeout),
+                trace: options.trace,
                 _ticker: ticker,
             })
         })
@@ -181,7 +185,9 @@ impl Template {
             refused: None,
             peak_memory_bytes: 0,
         };
-        HostState::new(limits, self.abi, &self.target, plugin, process)
+        let mut state = HostState::new(limits, self.abi, &self.target, plugin, process);
+        state.trace = self.trace.then(Default::default);
+        state
     }
 
     /// Instantiates the module: memories, segments and the start section. Nothing else runs yet.
