@@ -164,7 +164,7 @@ fn normalized(text: &str) -> String {
 
 fn normalized_line(line: &str) -> String {
     let mut line = line.to_owned();
-    for field in ["wall_ns", "cpu_ns", "median", "mad", "min"] {
+    for field in ["wall_ns", "cpu_ns", "begun_ns", "took_ns", "median", "mad", "min"] {
         for key in [format!("\"{field}\": "), format!("\"{field}\":")] {
             line = replace_numbers_after(&line, &key, "0");
         }

@@ -250,3 +250,27 @@ pub enum Status {
     BrokenConnection = 11,
     Unimplemented = 12,
 }
+
+impl Status {
+    /// The result code with this number.
+    pub fn from_code(code: u32) -> Option<Self> {
+        use Status::*;
+        [
+            Ok,
+            NotFound,
+            BadArgument,
+            SerializationFailure,
+            ParseFailure,
+            BadExpression,
+            InvalidMemoryAccess,
+            Empty,
+            CasMismatch,
+            ResultMismatch,
+            InternalFailure,
+            BrokenConnection,
+            Unimplemented,
+        ]
+        .into_iter()
+        .find(|status| *status as u32 == code)
+    }
+}

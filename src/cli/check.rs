@@ -9,6 +9,7 @@ use crate::{
     report::{
         human::{self, Detail},
         json::{self, Layout},
+        trace,
     },
 };
 
@@ -43,6 +44,10 @@ pub struct Check {
     #[arg(long)]
     no_exchanges: bool,
 
+    /// Print every call: text or json
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text", hide_possible_values = true)]
+    trace: Option<TraceFormat>,
+
     #[command(flatten)]
     show: ShowArgs,
 
@@ -60,6 +65,15 @@ Examples:
 
 Exit codes: 0 pass, 1 fail, 2 wrong usage, 3 undecided, 4 nothing tested";
 
+/// How a trace is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum TraceFormat {
+    // A line for each call, before the report.
+    Text,
+    // A JSON object for each call, and the report as one more.
+    Json,
+}
+
 impl Check {
     /// Checks the images one after another and prints each verdict as soon as it is there.
     pub fn execute(&self) -> Result<Exit, CliError> {
@@ -67,6 +81,7 @@ impl Check {
         let mut options = self.load.options()?;
         options.budget = self.budget;
         options.controls = !self.no_controls;
+        options.vm.trace = self.trace.is_some();
         if self.no_exchanges {
             options.exchanges.clear();
         }
@@ -75,6 +90,13 @@ impl Check {
             self.images.iter().map(|image| run::source(image)).collect::<Result<_, _>>()?;
         let runtime = run::runtime(&sources)?;
         let progress = progress::progress(!self.quiet);
+        // Objects and text do not go together on one output.
+        let all_json = self.show.format == Format::Json || self.trace == Some(TraceFormat::Json);
+        let (format, trace_format) = if all_json {
+            (Format::Json, self.trace.map(|_| TraceFormat::Json))
+        } else {
+            (Format::Human, self.trace)
+        };
         let mut exit = Exit::Pass;
         let mut outcomes = Vec::with_capacity(sources.len());
         for (index, (source, reference)) in sources.iter().zip(&self.images).enumerate() {
@@ -82,8 +104,16 @@ impl Check {
             let verdict = runtime.block_on(checked);
             exit = exit.worst(Exit::of(&verdict));
             outcomes.push(verdict.outcome);
-            let text = match self.show.format {
-                Format::Json if sources.len() == 1 => json::render(&verdict, Layout::Pretty),
+            if let Some(format) = trace_format {
+                output::print(&match format {
+                    TraceFormat::Text => trace::render_text(&verdict),
+                    TraceFormat::Json => trace::render_json(&verdict),
+                })?;
+            }
+            let text = match format {
+                Format::Json if sources.len() == 1 && self.trace.is_none() => {
+                    json::render(&verdict, Layout::Pretty)
+                }
                 Format::Json => json::render(&verdict, Layout::Line),
                 Format::Human => {
                     let text = human::render(&verdict, self.detail(), self.show.color.for_stdout());
@@ -93,7 +123,7 @@ impl Check {
             };
             output::print(&text)?;
         }
-        if sources.len() > 1 && self.show.format == Format::Human && !self.quiet {
+        if sources.len() > 1 && format == Format::Human && !self.quiet {
             output::print(&format!("\n{}", human::tally(&outcomes)))?;
         }
         runtime.shutdown_background();

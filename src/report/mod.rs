@@ -9,4 +9,5 @@ pub mod human;
 pub mod json;
 pub mod load_time;
 mod stages;
+pub mod trace;
 pub mod units;
