@@ -7,6 +7,8 @@
 //! reference -> image -> module -> target -> vm -> exercise -> verdict -> report
 //! ```
 //!
+//! [`parity`] stands behind all of it: it runs the same module in a real Envoy and compares.
+//!
 //! [`check`] takes a reference all that way to a [`Verdict`]; [`judge`] begins with an image that was
 //! fetched before. [`report`] shows verdicts.
 #![warn(missing_docs)]
@@ -18,6 +20,7 @@ pub mod exercise;
 pub mod host;
 pub mod image;
 pub mod module;
+pub mod parity;
 pub mod report;
 pub mod target;
 mod timing;

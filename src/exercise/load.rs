@@ -70,11 +70,7 @@ fn initialize(
         Ok(instance) => instance,
         Err(error) => {
             let finding = instantiate_finding(&error);
-            return Err(Box::new(StartFailure {
-                finding,
-                logs: Vec::new(),
-                trace: Vec::new(),
-            }));
+            return Err(Box::new(StartFailure { finding, logs: Vec::new(), trace: Vec::new() }));
         }
     };
     match clock.measure(Phase::Start, || start(&mut instance, template)) {
@@ -238,13 +234,7 @@ pub fn load_plugin(
         Ok(instance) => instance,
         Err(failure) => {
             let StartFailure { finding, logs, trace } = *failure;
-            return LoadRun {
-                loaded: None,
-                findings: vec![finding],
-                accepted: false,
-                logs,
-                trace,
-            };
+            return LoadRun { loaded: None, findings: vec![finding], accepted: false, logs, trace };
         }
     };
     let root = instance.add_context(NewContext::Root);

@@ -117,9 +117,11 @@ fn allocate(guest: &mut Guest<'_>, len: u32) -> HostResult<Option<u32>> {
     let result = allocator.call(guest.as_context_mut(), len);
     let state = guest.data_mut();
     if let Some(trace) = &mut state.trace {
-        trace.end_callback(result.as_ref().map_or(CallOutcome::NotReturned, |address| {
-            CallOutcome::Returned(Some(*address))
-        }));
+        trace.end_callback(
+            result
+                .as_ref()
+                .map_or(CallOutcome::NotReturned, |address| CallOutcome::Returned(Some(*address))),
+        );
     }
     // Envoy lifts every restriction after an allocation, whatever stood before it.
     state.phase = Phase::Free;

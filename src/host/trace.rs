@@ -4,7 +4,9 @@
 use std::time::Instant;
 
 use crate::{
-    abi::{HOST_FUNCTION_PARAMETERS, HOST_FUNCTIONS, Parameter, ParameterKind, callback_parameters},
+    abi::{
+        HOST_FUNCTION_PARAMETERS, HOST_FUNCTIONS, Parameter, ParameterKind, callback_parameters,
+    },
     host::pairs,
 };
 

@@ -7,7 +7,8 @@ use wasmtime::{
 use crate::{
     abi::{ALLOCATORS, AbiVersion},
     host::{
-        CallOutcome, Context, ContextKind, Deferred, GuestMemory, HostState, Phase, VmFailure, Words,
+        CallOutcome, Context, ContextKind, Deferred, GuestMemory, HostState, Phase, VmFailure,
+        Words,
     },
 };
 

@@ -29,6 +29,9 @@ impl Stream<'_> {
             self.reply_directly(prepare(&envoys_reply(502, "codec_error", reason)));
             return;
         }
+        if flow == Flow::Response {
+            self.closes = !self.request.end_seen;
+        }
         let side = self.side(flow);
         side.passed.headers = text_pairs(&headers);
         side.headers_passed = true;
@@ -133,6 +136,7 @@ impl Stream<'_> {
     fn reply_directly(&mut self, reply: Reply) {
         self.note_reply(&reply);
         self.request.aborted = true;
+        self.closes = !self.request.end_seen;
         let side = &mut self.response;
         side.aborted = true;
         side.passed =

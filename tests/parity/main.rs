@@ -6,32 +6,65 @@
 //! say so.
 
 mod compare;
-mod http1;
-mod proxy;
-mod upstream;
 
 #[path = "../support/check.rs"]
 mod check;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Condvar, Mutex},
+};
 
 use filtergate::{
     CheckOptions,
     exercise::{Exchange, smoke_exchanges},
+    parity::{Envoy, Setup},
     verdict::{Severity, Verdict},
 };
 
-use crate::{
-    compare::Differences,
-    proxy::{Envoy, Plugin},
-};
+use crate::compare::Differences;
 
 fn binary() -> Option<PathBuf> {
     let path = PathBuf::from(support::needs("FILTERGATE_ENVOY", "the path of an Envoy binary")?);
     assert!(path.is_file(), "FILTERGATE_ENVOY: there is no file `{}`", path.display());
     Some(path)
+}
+
+/// How many Envoys run at the same time.
+const SLOTS: usize = 2;
+
+static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// The right to run an Envoy.
+struct Slot;
+
+impl Slot {
+    fn wait() -> Self {
+        let (running, freed) = &RUNNING;
+        let running = running.lock().unwrap();
+        *freed.wait_while(running, |running| *running >= SLOTS).unwrap() += 1;
+        Self
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let (running, freed) = &RUNNING;
+        *running.lock().unwrap() -= 1;
+        freed.notify_one();
+    }
+}
+
+/// What Envoy is given: a module's file, a root_id and a configuration.
+fn setup(module: &Path, root_id: &str, configuration: &str) -> Setup {
+    Setup {
+        module: Some(std::fs::read(module).unwrap()),
+        root_id: root_id.to_owned(),
+        configuration: configuration.to_owned(),
+        ..Setup::default()
+    }
 }
 
 fn root() -> &'static Path {
@@ -82,9 +115,10 @@ fn differences(
     case: &str,
     verdict: &Verdict,
     index: usize,
-    plugin: &Plugin,
+    plugin: &Setup,
 ) -> Vec<String> {
-    let mut envoy = Envoy::start(binary, plugin);
+    let _slot = Slot::wait();
+    let mut envoy = Envoy::start(binary, plugin).unwrap();
     let mut differences = Differences::new(case);
     // A module that was refused before any root was tried has none.
     let run = verdict.roots.get(index);
@@ -102,9 +136,9 @@ fn differences(
             differences.exchange(ours, &envoys);
         }
     }
-    differences.predicted_lines(verdict, &plugin.root_id, &mut envoy);
+    differences.predicted_lines(verdict, &plugin.root_id, &envoy);
     if let Some(run) = run {
-        differences.module_logs(run, &mut envoy);
+        differences.module_logs(run, &envoy);
     }
     differences.into_found()
 }
@@ -141,11 +175,7 @@ fn compare_filter(filter: &str, configurations: &[&str]) {
     for root_id in root_ids(filter).into_iter().chain([String::new()]) {
         for configuration in configurations {
             let verdict = check(reference, std::slice::from_ref(&root_id), configuration);
-            let plugin = Plugin {
-                module: module.clone(),
-                root_id: root_id.clone(),
-                configuration: (*configuration).to_owned(),
-            };
+            let plugin = setup(&module, &root_id, configuration);
             let case = format!("{filter}, root_id `{root_id}`, configuration `{configuration}`");
             found.extend(differences(&binary, &case, &verdict, 0, &plugin));
         }
@@ -234,7 +264,7 @@ fn probe() {
 /// The tests above name every filter that is there.
 #[test]
 fn no_filter_is_left_out() {
-    let source = std::fs::read_to_string(root().join("tests/envoy/main.rs")).unwrap();
+    let source = std::fs::read_to_string(root().join("tests/parity/main.rs")).unwrap();
     let mut count = 0;
     for entry in std::fs::read_dir(root().join("filters/prebuilt")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -256,12 +286,8 @@ fn the_example_image() {
     assert_eq!(roots, root_ids("add-header"));
     let mut found = Vec::new();
     for (index, root_id) in roots.iter().enumerate() {
-        let plugin = Plugin {
-            // A test of the filters makes sure that it is the image's module.
-            module: prebuilt("add-header"),
-            root_id: (*root_id).to_owned(),
-            configuration: String::new(),
-        };
+        // A test of the filters makes sure that it is the image's module.
+        let plugin = setup(&prebuilt("add-header"), root_id, "");
         let case = format!("example image, root_id `{root_id}`");
         found.extend(differences(&binary, &case, &verdict, index, &plugin));
     }
@@ -321,7 +347,7 @@ fn compare_recorded(names: &[&str]) {
                 verdict.loads, record["loads"]
             ));
         }
-        let plugin = Plugin { module, root_id: String::new(), configuration: String::new() };
+        let plugin = setup(&module, "", "");
         found.extend(differences(&binary, name, &verdict, 0, &plugin));
     }
     assert_none(&found);
@@ -345,7 +371,7 @@ fn another_configuration_is_a_difference() {
     let root_id = "add_response_header".to_owned();
     let verdict = check(module.to_str().unwrap(), std::slice::from_ref(&root_id), "one");
     assert!(verdict.findings.iter().all(|finding| finding.severity != Severity::Error));
-    let plugin = Plugin { module, root_id, configuration: "two".to_owned() };
+    let plugin = setup(&module, &root_id, "two");
     let found = differences(&binary, "add-header", &verdict, 0, &plugin);
     assert_eq!(found.len(), exchanges().len(), "{found:?}");
     assert!(found.iter().all(|line| line.contains("response headers")), "{found:?}");
