@@ -293,7 +293,9 @@ fn shorten(lines: Vec<String>, limit: usize) -> Vec<String> {
 
 /// What differs from run to run, and what stands for it: `h` is a hexadecimal digit, `d` a decimal one.
 const MASKS: &[(&str, &str)] =
-    &[("hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh", "<uuid>"), ("dddd-dd-ddTdd:dd:dd", "<time>")];
+    &[("hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh", "<uuid>"), ("dddd-dd-ddTdd:dd:dd", TIME)];
+
+const TIME: &str = "<time>";
 
 /// Headers whose value differs from run to run.
 const HEADER_MASKS: &[(&str, &str)] =
@@ -310,6 +312,9 @@ fn mask(text: &str) -> String {
             out.push_str(&text[rest..at]);
             out.push_str(name);
             at += pattern.len();
+            if *name == TIME {
+                at += fraction(&bytes[at..]);
+            }
             rest = at;
         } else {
             at += 1;
@@ -317,6 +322,14 @@ fn mask(text: &str) -> String {
     }
     out.push_str(&text[rest..]);
     out
+}
+
+/// How long the fraction of a second is.
+fn fraction(bytes: &[u8]) -> usize {
+    match bytes.split_first() {
+        Some((b'.', digits)) => 1 + digits.iter().take_while(|byte| byte.is_ascii_digit()).count(),
+        _ => 0,
+    }
 }
 
 fn fits(pattern: &str, bytes: &[u8]) -> bool {
@@ -351,7 +364,7 @@ mod tests {
     #[test]
     fn what_is_random_is_masked() {
         assert_eq!(
-            mask("é 01234567-89ab-cdef-0123-456789abcdef, 2025-01-02T03:04:05Z"),
+            mask("é 01234567-89ab-cdef-0123-456789abcdef, 2025-01-02T03:04:05.678Z"),
             "é <uuid>, <time>Z"
         );
     }

