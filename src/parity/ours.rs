@@ -2,10 +2,10 @@
 
 use crate::{
     CheckOptions,
-    exercise::{ExchangeResult, Message, RootRun, TraceStage},
+    exercise::{Exchange, ExchangeResult, Message, RootRun, TraceStage},
     host::{CallDirection, CallOutcome, LogLevel, LogLine, TracedCall},
     image::Image,
-    verdict::{Finding, Severity, Verdict},
+    verdict::{Finding, Rule, Severity, Verdict},
 };
 
 use super::{
@@ -67,11 +67,43 @@ pub fn ours(verdict: &Verdict) -> Record {
         log,
         plugin: of_module(&verdict.base_logs, logs),
         calls: calls(loading),
-        requests: root
-            .map_or(&[][..], |root| &root.exchanges)
-            .iter()
-            .map(|exchange| request_record(exchange, root))
-            .collect(),
+        requests: request_records(verdict, root),
+    }
+}
+
+fn request_records(verdict: &Verdict, root: Option<&RootRun>) -> Vec<RequestRecord> {
+    let (Some(true), Some(root)) = (verdict.loads, root) else { return Vec::new() };
+    let mut records: Vec<_> =
+        root.exchanges.iter().map(|exchange| request_record(exchange, Some(root))).collect();
+    let found = |rule| verdict.findings.iter().any(|finding| finding.rule == rule);
+    if found(Rule::HazardCrashesEnvoy) {
+        if let Some(last) = records.last_mut().filter(|last| last.response.is_none()) {
+            last.status = Status::None("closed");
+        }
+    } else if !verdict.undecided && !found(Rule::HazardHangsEnvoy) && !found(Rule::RunTimeout) {
+        // The VM has failed: Envoy answers every further request in its stead.
+        records.extend(requests().iter().skip(records.len()).map(refused_by_failed_vm));
+    }
+    records
+}
+
+/// What becomes of a request whose VM failed before.
+fn refused_by_failed_vm(exchange: &Exchange) -> RequestRecord {
+    let mut message = Message::default();
+    message.headers.push(("content-length".to_owned(), "0".to_owned()));
+    let closes = !exchange.request.frames.is_empty();
+    RequestRecord {
+        name: exchange.name.clone(),
+        status: Status::Code(503),
+        response: Some(MessageRecord {
+            headers: mask_headers(&answer_headers(&message, closes)),
+            body: String::new(),
+            trailers: Vec::new(),
+        }),
+        upstream: None,
+        calls: Vec::new(),
+        plugin: Vec::new(),
+        same: Same::default(),
     }
 }
 
@@ -98,9 +130,7 @@ fn own_lines(findings: &[Finding]) -> Vec<String> {
     let mut entries: Vec<String> = Vec::new();
     for line in std::iter::once(first).chain(more).flat_map(|error| &error.envoy_messages) {
         match entries.last_mut() {
-            Some(entry)
-                if line.starts_with("Proxy-Wasm plugin in-VM") || line.starts_with("  ") =>
-            {
+            Some(entry) if line.starts_with("Proxy-Wasm plugin in-VM") || line.starts_with(' ') => {
                 entry.push('\n');
                 entry.push_str(line);
             }
@@ -109,7 +139,9 @@ fn own_lines(findings: &[Finding]) -> Vec<String> {
     }
     let level = if class == Some("crash") { "critical" } else { "error" };
     let last = LAST_LINES.iter().find(|(of, _)| class == Some(of)).map(|(_, line)| *line);
-    entries.extend(last.filter(|line| entries.last().is_none_or(|l| l != line)).map(str::to_owned));
+    // Of an empty file Envoy says nothing at all.
+    entries
+        .extend(last.filter(|line| entries.last().is_some_and(|l| l != line)).map(str::to_owned));
     entries.iter().map(|entry| format!("{level}: {}", long_text(entry))).collect()
 }
 
@@ -181,7 +213,9 @@ fn answer_headers(message: &Message, closes: bool) -> Pairs {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let mut headers = wire_headers(message);
     headers.retain(|(name, _)| name != "date" && name != "server");
-    let framing = headers.pop_if(|(name, _)| name == "transfer-encoding");
+    let framing = headers.pop_if(|(name, value)| {
+        name == "transfer-encoding" || name == "content-length" && value == "0"
+    });
     headers.push(pair("date", ""));
     headers.push(pair("server", "envoy"));
     if closes {

@@ -226,6 +226,7 @@ const REASONS: &[(&str, &str, Detail)] = &[
     ),
     ("Failed to load Wasm module due to a missing import: ", "missing-import", Detail::Rest),
     ("Failed to load Wasm module due to an import type mismatch: ", "import-type", Detail::Rest),
+    ("Wasm VM failed Wasm module is missing malloc function.", "export-signature", Detail::None),
     ("Bad function signature for: ", "export-signature", Detail::Rest),
     ("Failed to create new Wasm instance", "instantiate", Detail::None),
     ("Function: _initialize failed: ", "start-trap", Detail::Function("_initialize")),

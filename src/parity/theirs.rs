@@ -1,12 +1,14 @@
 //! The record of a real Envoy.
 
 use std::{
+    io::Read as _,
     path::Path,
     process::{Command, Stdio},
+    sync::mpsc,
 };
 
 use super::{
-    ParityError,
+    ANSWER_LIMIT, ParityError,
     envoy::{Envoy, Exchanged, Setup},
     log::{Entry, calls},
     record::{
@@ -16,19 +18,38 @@ use super::{
     upstream::request_line,
 };
 
+/// Most bytes read of what a binary says of its version.
+const MAX_VERSION: u64 = 4096;
+
 /// The release that a binary says it is: `1.40.0`.
 ///
 /// # Errors
 ///
 /// Where it does not run, or is no Envoy.
 pub fn release(binary: &Path) -> Result<String, ParityError> {
-    let output = Command::new(binary)
+    let failed = |source| ParityError::Binary { binary: binary.to_owned(), source };
+    let mut child = Command::new(binary)
         .arg("--version")
         .stdin(Stdio::null())
-        .output()
-        .map_err(|source| ParityError::Binary { binary: binary.to_owned(), source })?;
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let (sender, receiver) = mpsc::channel();
+    if let Some(stdout) = child.stdout.take() {
+        // It may be any program: one that never ends, or that prints without end.
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let read = stdout.take(MAX_VERSION).read_to_end(&mut text);
+            let _ = sender.send(read.map(|_| text));
+        });
+    }
+    let text = receiver.recv_timeout(ANSWER_LIMIT);
+    let _ = child.kill();
+    let _ = child.wait();
+    let text = text.map_err(std::io::Error::other).map_err(failed)?.map_err(failed)?;
+    let text = String::from_utf8_lossy(&text);
     // `…/envoy  version: 9e55…/1.40.0/Clean/RELEASE/BoringSSL`
-    let text = String::from_utf8_lossy(&output.stdout);
     let build = text.split_once("version: ").map(|(_, build)| build);
     let release = build.and_then(|build| build.split('/').nth(1));
     release
@@ -69,7 +90,11 @@ pub fn theirs(binary: &Path, setup: &Setup) -> Result<Record, ParityError> {
     let (class, detail) = match loads {
         true => (None, None),
         false if envoy.hangs() => (Some("hang"), None),
-        false => reason(&log),
+        false => match reason(&log) {
+            (None, _) if !exits(&entries) => (Some("crash"), None),
+            (None, _) if refuses_plugin(&entries) => (Some("corrupt"), None),
+            known => known,
+        },
     };
     if !loads && class.is_none() {
         let reason = entries.last().map(|entry| entry.text.clone()).unwrap_or_default();
@@ -87,6 +112,16 @@ pub fn theirs(binary: &Path, setup: &Setup) -> Result<Record, ParityError> {
         requests: if loads { run_requests(&mut envoy) } else { Vec::new() },
         ..Record::default()
     })
+}
+
+/// Whether Envoy ends in good order.
+fn exits(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| entry.logger == "main" && entry.text.starts_with("exiting"))
+}
+
+/// Whether it is the plugin that Envoy does not take. Of an empty file it says nothing else.
+fn refuses_plugin(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| entry.logger == "wasm" && entry.text.starts_with("Plugin "))
 }
 
 /// Where in the log of a load the instances are.
@@ -120,6 +155,12 @@ fn own_lines(entries: &[Entry]) -> Vec<String> {
     for entry in entries {
         let of_wasm =
             entry.logger == "wasm" && entry.level == "error" && entry.of_module().is_none();
+        // The engine's last words come without a level, behind whatever was logged before.
+        if let Some((_, fatal)) = entry.text.split_once("\n# Fatal error") {
+            let words = format!("# Fatal error{fatal}");
+            let words = words.lines().filter(|line| line.starts_with("# "));
+            lines.extend(words.map(|line| format!("critical: {line}")));
+        }
         if of_wasm || entry.logger == "backtrace" && entry.text.starts_with("Caught ") {
             lines.push(format!("{}: {}", entry.level, long_text(&entry.text)));
         }

@@ -19,6 +19,8 @@ impl Stream<'_> {
         if flow == Flow::Request
             && let Some((status, body)) = refused_by_router(&headers)
         {
+            // Found where the request is written to a connection: by then the whole of it is there.
+            self.request.end_seen |= status == 503;
             self.incidents.push(Incident::RefusedByRouter { status, reason: body.clone() });
             self.reply_locally(prepare(&envoys_reply(status, "router", body)));
             return;
