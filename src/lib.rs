@@ -7,6 +7,8 @@
 //! reference -> image -> module -> target -> vm -> exercise -> verdict -> report
 //! ```
 //!
+//! [`parity`] stands behind all of it: it runs the same module in a real Envoy and compares.
+//!
 //! [`check`] takes a reference all that way to a [`Verdict`]; [`judge`] begins with an image that was
 //! fetched before. [`report`] shows verdicts.
 #![warn(missing_docs)]
@@ -18,6 +20,7 @@ pub mod exercise;
 pub mod host;
 pub mod image;
 pub mod module;
+pub mod parity;
 pub mod report;
 pub mod target;
 mod timing;
@@ -108,11 +111,39 @@ pub fn judge(image: &Image, options: &CheckOptions) -> Verdict {
     {
         execute(image, report, abi, options, &mut verdict);
     } else {
+        if options.vm.trace
+            && let Some(abi) = report.abi
+            && report.fails_only_by_exports()
+        {
+            start_all_the_same(image, &report, abi, options, &mut verdict);
+        }
         verdict.findings.extend(report.findings);
         verdict.loads = Some(false);
     }
     verdict.conclude();
     verdict
+}
+
+/// Envoy starts the base VM of a module whose callbacks have wrong types before it refuses it: its
+/// constructors run and may log. The verdict stands without it, so that only a trace takes the time.
+fn start_all_the_same(
+    image: &Image,
+    report: &StaticReport,
+    abi: abi::AbiVersion,
+    options: &CheckOptions,
+    verdict: &mut Verdict,
+) {
+    let facts = report.facts.clone().unwrap_or_default();
+    let mut clock = PhaseClock::default();
+    let template =
+        Template::compile(&image.wasm, facts, abi, &options.target, &options.vm, &mut clock);
+    let Ok(template) = template else { return };
+    let plugin = host::Plugin { name: PLUGIN_NAME.to_owned(), ..host::Plugin::default() };
+    let names = report.has_function_names;
+    let base = on_a_guest_thread(|| exercise::load_base(&template, &plugin, names, &mut clock));
+    if let Ok(base) = base {
+        (verdict.base_logs, verdict.base_trace) = (base.logs, base.trace);
+    }
 }
 
 /// Compiles the module and exercises its roots.

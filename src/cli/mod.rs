@@ -7,6 +7,7 @@ mod diagnostics;
 pub mod exit;
 mod explain;
 mod output;
+mod parity;
 mod progress;
 mod run;
 mod values;
@@ -29,6 +30,7 @@ struct Cli {
 enum Command {
     Check(Box<check::Check>),
     Bench(Box<bench::Bench>),
+    Parity(Box<parity::Parity>),
     Explain(explain::Explain),
 }
 
@@ -74,6 +76,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, CliErr
     match Cli::try_parse_from(arguments)?.command {
         Command::Check(check) => check.execute(),
         Command::Bench(bench) => bench.execute(),
+        Command::Parity(parity) => parity.execute(),
         Command::Explain(explain) => explain.execute(),
     }
 }

@@ -75,6 +75,11 @@ pub struct ExchangeResult {
     pub response: Option<ClientResponse>,
     /// What the upstream got, if anything reached it.
     pub upstream: Option<Message>,
+    /// Whether the whole request left the filter.
+    pub request_ended: bool,
+    /// Whether the answer began before the whole request was there: over HTTP/1.1 Envoy then closes
+    /// the connection behind it.
+    pub closes: bool,
     /// What the module logged.
     pub logs: Vec<LogLine>,
 }

@@ -15,3 +15,4 @@ pub use http::run_exchange;
 pub use incident::{Incident, LengthMismatch};
 pub use load::{BaseRun, LoadRun, Loaded, load_base, load_plugin};
 pub use roots::{ExerciseOptions, Exercised, RootRun, TraceSection, TraceStage, exercise};
+pub(crate) use upstream::spaced_json;

@@ -65,7 +65,7 @@ fn echo(request: &Message) -> Answer {
 
 /// JSON with a space behind each comma and colon, so that its length is that of the records which
 /// real proxies left.
-fn spaced_json(value: &serde_json::Value) -> String {
+pub(crate) fn spaced_json(value: &impl serde::Serialize) -> String {
     struct Spaced;
     impl serde_json::ser::Formatter for Spaced {
         fn begin_array_value<W: ?Sized + std::io::Write>(
@@ -93,7 +93,7 @@ fn spaced_json(value: &serde_json::Value) -> String {
     }
     let mut out = Vec::new();
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, Spaced);
-    // Writing a JSON value to memory does not fail.
+    // Writing such a value to memory does not fail.
     let _ = serde::Serialize::serialize(value, &mut serializer);
     String::from_utf8_lossy(&out).into_owned()
 }

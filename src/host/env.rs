@@ -19,11 +19,12 @@ pub fn emscripten_notify_memory_growth(_guest: &mut Guest<'_>, _memory: u32) -> 
     Ok(())
 }
 
-/// Nanoseconds since the epoch.
+/// Nanoseconds since the epoch. The clock that Envoy is built with counts whole microseconds, which
+/// shows where a module prints or hashes a time.
 pub fn wall_clock_ns() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| {
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX).saturating_mul(1000)
+    })
 }
 
 /// `proxy_get_current_time_nanoseconds`: the wall clock.

@@ -170,6 +170,7 @@ fn top_level(state: &mut HostState, name: &[u8]) -> HostResult<Value> {
 
 fn step(state: &mut HostState, value: &Value, part: &[u8]) -> HostResult<Option<Value>> {
     Ok(match value {
+        Value::Group(group) if is_younger(*group, part, state.envoy_minor) => None,
         Value::Group(group) => group_field(*group, state.stream()?.as_deref(), part),
         Value::Headers(map) => map.joined(part).map(Value::Text),
         Value::EmptyMessage(fields) => {
@@ -182,6 +183,17 @@ fn step(state: &mut HostState, value: &Value, part: &[u8]) -> HostResult<Option<
         }
         _ => None,
     })
+}
+
+/// Fields that older releases do not have, and the minor number of the first that does. Probed.
+const SINCE: &[(Group, &[u8], u8)] = &[
+    (Group::Connection, b"peer_certificate_valid", 38),
+    (Group::Request, b"headers_bytes", 37),
+    (Group::Response, b"headers_bytes", 37),
+];
+
+fn is_younger(group: Group, part: &[u8], minor: u8) -> bool {
+    SINCE.iter().any(|(of, name, since)| *of == group && *name == part && minor < *since)
 }
 
 fn group_field(group: Group, stream: Option<&StreamState>, part: &[u8]) -> Option<Value> {

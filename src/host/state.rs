@@ -201,6 +201,8 @@ pub struct HostState {
     pub malloc_allowed: u128,
     /// Whether `poll_oneoff` succeeds.
     pub poll_oneoff_succeeds: bool,
+    /// The minor number of the Envoy release.
+    pub envoy_minor: u8,
     /// The memory that the host reads and writes.
     pub memory: Option<GuestMemory>,
     /// `malloc` or `proxy_on_memory_allocate`.
@@ -263,6 +265,7 @@ impl HostState {
             start_allowed: target.start_allow_list(),
             malloc_allowed: target.malloc_allow_list(),
             poll_oneoff_succeeds: target.poll_oneoff_succeeds(),
+            envoy_minor: target.envoy_minor(),
             memory: None,
             allocator: None,
             allocator_name: "malloc",

@@ -151,6 +151,25 @@ pub struct Image {
     pub verify: PhaseTime,
 }
 
+impl Image {
+    /// A module that was in no image.
+    pub(crate) fn of_module(reference: &str, wasm: Vec<u8>) -> Self {
+        Self {
+            reference: reference.to_owned(),
+            kind: SourceKind::File,
+            shape: Shape::File,
+            named_digest: None,
+            manifest_digest: None,
+            wasm_sha256: Digest::sha256(&wasm).hex().to_owned(),
+            wasm,
+            runtime_config: None,
+            notes: Vec::new(),
+            fetch: PhaseTime::default(),
+            verify: PhaseTime::default(),
+        }
+    }
+}
+
 /// Is told how far the transfer of an image is. Blobs are transferred concurrently.
 pub trait Progress: Send + Sync {
     /// The transfer of a blob begins, or begins again after a failed try; `id` is its digest in

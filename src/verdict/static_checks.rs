@@ -42,6 +42,13 @@ impl StaticReport {
     pub fn is_loadable(&self) -> bool {
         self.findings.iter().all(|finding| finding.severity != super::Severity::Error)
     }
+
+    /// Whether nothing stands against the module but the types of callbacks that it exports.
+    pub fn fails_only_by_exports(&self) -> bool {
+        let mut errors =
+            self.findings.iter().filter(|finding| finding.severity == super::Severity::Error);
+        errors.all(|finding| finding.rule == Rule::LinkExportType)
+    }
 }
 
 /// Checks `bytes` against `target` without running anything.

@@ -19,6 +19,8 @@ impl Stream<'_> {
         if flow == Flow::Request
             && let Some((status, body)) = refused_by_router(&headers)
         {
+            // Found where the request is written to a connection: by then the whole of it is there.
+            self.request.end_seen |= status == 503;
             self.incidents.push(Incident::RefusedByRouter { status, reason: body.clone() });
             self.reply_locally(prepare(&envoys_reply(status, "router", body)));
             return;
@@ -28,6 +30,9 @@ impl Stream<'_> {
             self.incidents.push(Incident::RefusedByCodec(reason.clone()));
             self.reply_directly(prepare(&envoys_reply(502, "codec_error", reason)));
             return;
+        }
+        if flow == Flow::Response {
+            self.closes = !self.request.end_seen;
         }
         let side = self.side(flow);
         side.passed.headers = text_pairs(&headers);
@@ -133,6 +138,7 @@ impl Stream<'_> {
     fn reply_directly(&mut self, reply: Reply) {
         self.note_reply(&reply);
         self.request.aborted = true;
+        self.closes = !self.request.end_seen;
         let side = &mut self.response;
         side.aborted = true;
         side.passed =

@@ -61,6 +61,8 @@ struct Stream<'a> {
     /// The filter is passed by: the VM failed and the failure reply was made.
     failure_reply_sent: bool,
     reset: bool,
+    /// The answer began before the whole request was there.
+    closes: bool,
     paused_in: &'static str,
     incidents: Vec<Incident>,
 }
@@ -91,6 +93,7 @@ pub fn run_exchange(worker: &mut Loaded, exchange: &Exchange) -> (ExchangeResult
         in_callback: false,
         failure_reply_sent: false,
         reset: false,
+        closes: false,
         paused_in: "",
         incidents: Vec::new(),
     };
@@ -394,6 +397,8 @@ impl Stream<'_> {
             name: self.exchange.name.clone(),
             response,
             upstream,
+            request_ended: self.request.ended,
+            closes: self.closes,
             logs: self.instance.state_mut().logs.take(),
         }
     }

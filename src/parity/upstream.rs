@@ -4,16 +4,21 @@ use std::{
     io::{BufReader, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
 };
 
-use crate::http1::{self, Message};
+use serde_json::json;
+
+use crate::exercise::spaced_json;
+
+use super::http1::{self, Message};
 
 /// An HTTP/1.1 server on loopback that answers 200 with the request as JSON.
-pub struct Upstream {
+#[derive(Debug)]
+pub(super) struct Upstream {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Message>>>,
     stop: Arc<AtomicBool>,
@@ -21,9 +26,9 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+    pub fn start() -> std::io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
         let seen = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
@@ -39,12 +44,12 @@ impl Upstream {
                 }
             }
         });
-        Self { address, seen, stop, thread: Some(thread) }
+        Ok(Self { address, seen, stop, thread: Some(thread) })
     }
 
     /// The whole requests that arrived since the last call.
     pub fn take_seen(&self) -> Vec<Message> {
-        std::mem::take(&mut self.seen.lock().unwrap())
+        std::mem::take(&mut lock(&self.seen))
     }
 }
 
@@ -59,12 +64,24 @@ impl Drop for Upstream {
     }
 }
 
+/// Most requests kept until they are taken.
+const MAX_SEEN: usize = 100;
+
+fn lock(seen: &Mutex<Vec<Message>>) -> MutexGuard<'_, Vec<Message>> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn serve(mut stream: TcpStream, seen: &Mutex<Vec<Message>>) {
     let Ok(reading) = stream.try_clone() else { return };
     let mut reader = BufReader::new(reading);
     while let Ok(Some(request)) = http1::read(&mut reader) {
         let answer = answer(&request);
-        seen.lock().unwrap().push(request);
+        {
+            let mut seen = lock(seen);
+            if seen.len() < MAX_SEEN {
+                seen.push(request);
+            }
+        }
         if stream.write_all(answer.as_bytes()).is_err() {
             return;
         }
@@ -78,34 +95,27 @@ fn answer(request: &Message) -> String {
     if request.trailers.is_empty() {
         out.push_str(&format!("content-length: {}\r\nx-up: yes\r\n\r\n{body}", body.len()));
     } else {
-        out.push_str("trailer: x-up-trailer\r\ntransfer-encoding: chunked\r\n\r\n");
+        out.push_str("transfer-encoding: chunked\r\ntrailer: x-up-trailer\r\n\r\n");
         http1::push_chunk(&mut out, &body);
         out.push_str("0\r\nx-up-trailer: yes\r\n\r\n");
     }
     out
 }
 
-/// The request as JSON, with a space behind each comma and colon.
+/// The request as JSON.
 fn echo(request: &Message) -> String {
-    let text = |text: &str| serde_json::to_string(text).unwrap();
-    let list = |pairs: &http1::Pairs| {
-        let pairs: Vec<_> = pairs
-            .iter()
-            .map(|(name, value)| format!("[{}, {}]", text(name), text(value)))
-            .collect();
-        format!("[{}]", pairs.join(", "))
-    };
-    let line = request.start.trim_end_matches(" HTTP/1.1");
-    let body = String::from_utf8_lossy(&request.body);
-    let mut out = format!(
-        r#"{{"body": {}, "headers": {}, "line": {}"#,
-        text(&body),
-        list(&request.headers),
-        text(line)
-    );
+    let mut seen = json!({
+        "body": String::from_utf8_lossy(&request.body),
+        "headers": request.headers,
+        "line": request_line(request),
+    });
     if !request.trailers.is_empty() {
-        out.push_str(&format!(r#", "trailers": {}"#, list(&request.trailers)));
+        seen["trailers"] = json!(request.trailers);
     }
-    out.push('}');
-    out
+    spaced_json(&seen)
+}
+
+/// `GET /`.
+pub(super) fn request_line(request: &Message) -> &str {
+    request.start.trim_end_matches(" HTTP/1.1")
 }

@@ -12,12 +12,8 @@ use std::collections::BTreeSet;
 use filtergate::{
     exercise::{ExchangeResult, RootRun},
     host::LogLevel,
+    parity::{Entry, Envoy, Exchanged, Message, Pairs, find},
     verdict::{Severity, Verdict},
-};
-
-use crate::{
-    http1::{Pairs, find},
-    proxy::{Envoy, Exchanged},
 };
 
 /// The differences for one root, in words.
@@ -43,24 +39,24 @@ impl<'a> Differences<'a> {
     }
 
     /// The lines that the errors predict are in Envoy's log.
-    pub fn predicted_lines(&mut self, verdict: &Verdict, root_id: &str, envoy: &mut Envoy) {
+    pub fn predicted_lines(&mut self, verdict: &Verdict, root_id: &str, envoy: &Envoy) {
         let errors = verdict.findings.iter().filter(|finding| {
             finding.severity == Severity::Error
                 && finding.root_id.as_deref().is_none_or(|root| root == root_id)
         });
         for finding in errors {
             for line in &finding.envoy_messages {
-                // The first line of a message comes with its level.
-                let levels = ["", "[warning] ", "[error] ", "[critical] "];
-                let logged = |logged: &str| {
-                    levels.iter().any(|level| logged.strip_prefix(level) == Some(line))
-                };
-                if !envoy.read_until(logged) {
+                if !envoy.wait(|entries| {
+                    entries
+                        .iter()
+                        .flat_map(|entry| entry.text.lines())
+                        .any(|logged| is(logged, line))
+                }) {
                     self.found.push(format!(
                         "{}: {}: Envoy did not log {line:?}, but\n        {}",
                         self.case,
                         finding.rule,
-                        of_interest(envoy.lines()).join("\n        ")
+                        of_interest(&envoy.entries(0)).join("\n        ")
                     ));
                 }
             }
@@ -68,7 +64,7 @@ impl<'a> Differences<'a> {
     }
 
     /// The module logged the same.
-    pub fn module_logs(&mut self, root: &RootRun, envoy: &mut Envoy) {
+    pub fn module_logs(&mut self, root: &RootRun, envoy: &Envoy) {
         let ours: BTreeSet<String> = (root.logs.iter())
             .chain(root.exchanges.iter().flat_map(|exchange| &exchange.logs))
             .filter(|line| line.level >= LogLevel::Info)
@@ -82,12 +78,17 @@ impl<'a> Differences<'a> {
         // One pass over all lines: a module may log thousands.
         let mut missing = ours.clone();
         if !missing.is_empty() {
-            envoy.read_until(|line| {
-                of_module(line).is_some_and(|line| missing.remove(&line) && missing.is_empty())
+            let mut seen = 0;
+            envoy.wait(|entries| {
+                for line in entries[seen..].iter().filter_map(of_module) {
+                    missing.remove(&line);
+                }
+                // The last one may still grow by a line.
+                seen = entries.len().saturating_sub(1);
+                missing.is_empty()
             });
         }
-        let envoys: BTreeSet<String> =
-            envoy.lines().iter().filter_map(|line| of_module(line)).collect();
+        let envoys: BTreeSet<String> = envoy.entries(0).iter().filter_map(of_module).collect();
         let only = |here: &BTreeSet<String>, there: &BTreeSet<String>| {
             here.difference(there).cloned().collect::<Vec<_>>()
         };
@@ -99,7 +100,7 @@ impl<'a> Differences<'a> {
     pub fn exchange(&mut self, ours: &ExchangeResult, envoys: &Exchanged) {
         let what = |part: &str| format!("exchange `{}`: {part}", envoys.name);
         let our_status = ours.response.as_ref().map(|response| response.status);
-        let envoys_status = envoys.response.as_ref().and_then(super::http1::Message::status);
+        let envoys_status = envoys.response.as_ref().and_then(Message::status);
         self.expect(&what("status"), our_status, envoys_status);
         if let (Some(ours), Some(envoys)) = (&ours.response, &envoys.response) {
             let ours = &ours.message;
@@ -147,12 +148,16 @@ impl<'a> Differences<'a> {
     }
 }
 
-/// A line of the module with its level; `[info] wasm log NAME ROOT_ID: TEXT` is how Envoy logs it, the
-/// name only while it serves.
-fn of_module(line: &str) -> Option<String> {
-    let (level, rest) = line.split_once(" wasm log")?;
-    let (_, text) = rest.split_once(": ")?;
-    level.starts_with('[').then(|| without_request_id(format!("{level} {text}")))
+/// Whether the line is the predicted one; where a crash hit memory differs from build to build.
+fn is(line: &str, predicted: &str) -> bool {
+    const CRASH: &str = "Caught Segmentation fault, suspect faulting address ";
+    line == predicted || line.starts_with(CRASH) && predicted.starts_with(CRASH)
+}
+
+/// A line of the module with its level.
+fn of_module(entry: &Entry) -> Option<String> {
+    let text = entry.of_module()?.lines().next().unwrap_or_default();
+    Some(without_request_id(format!("[{}] {text}", entry.level)))
 }
 
 /// A line without the `x-request-id` that the upstream's echo shows in it: it is random.
@@ -170,9 +175,10 @@ fn without_request_id(mut line: String) -> String {
 }
 
 /// The lines of Envoy's log that say something of the module.
-fn of_interest(lines: &[String]) -> Vec<&str> {
-    let noise = |line: &str| line.starts_with("[info]") && !line.contains("wasm log");
-    lines.iter().map(String::as_str).filter(|line| !noise(line)).take(40).collect()
+fn of_interest(entries: &[Entry]) -> Vec<String> {
+    let of_interest =
+        entries.iter().filter(|entry| entry.level != "info" || entry.logger == "wasm");
+    of_interest.map(|entry| format!("[{}] {}", entry.level, entry.text)).take(40).collect()
 }
 
 /// Headers as an HTTP/1.1 peer sees them, without what differs from run to run.

@@ -1,9 +1,11 @@
-//! As much HTTP/1.1 as a client and an upstream of these tests need.
+//! As much HTTP/1.1 as the client and the upstream of a real Envoy need. The peer is that Envoy, and
+//! what it passes on is a module's: every size is bounded.
 
 use std::io::{self, BufRead, Read as _};
 
-use filtergate::exercise::Request;
+use crate::exercise::Request;
 
+/// Headers or trailers in order.
 pub type Pairs = Vec<(String, String)>;
 
 /// A whole request or response.
@@ -11,12 +13,23 @@ pub type Pairs = Vec<(String, String)>;
 pub struct Message {
     /// The request line or the status line.
     pub start: String,
+    /// Headers in order.
     pub headers: Pairs,
+    /// The body.
     pub body: Vec<u8>,
+    /// Trailers in order.
     pub trailers: Pairs,
 }
 
+/// Most bytes of a line.
+const MAX_LINE: u64 = 64 << 10;
+/// Most headers or trailers.
+const MAX_PAIRS: usize = 1000;
+/// Most bytes of a body.
+const MAX_BODY: u64 = 64 << 20;
+
 impl Message {
+    /// The first value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         find(&self.headers, name)
     }
@@ -27,19 +40,21 @@ impl Message {
     }
 }
 
-pub fn find<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a str> {
+/// The first value of a name in any case.
+pub fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
     pairs.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
 /// Reads one message; `None` where the peer closed instead.
-pub fn read(reader: &mut impl BufRead) -> io::Result<Option<Message>> {
+pub(super) fn read(reader: &mut impl BufRead) -> io::Result<Option<Message>> {
     let Some(start) = read_line(reader)? else { return Ok(None) };
     let headers = read_pairs(reader)?;
     let mut message = Message { start, headers, body: Vec::new(), trailers: Vec::new() };
     if message.header("transfer-encoding").is_some() {
         loop {
             let line = read_line(reader)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-            let size = u64::from_str_radix(&line, 16).map_err(io::Error::other)?;
+            let digits = line.split(';').next().unwrap_or_default().trim();
+            let size = u64::from_str_radix(digits, 16).map_err(io::Error::other)?;
             if size == 0 {
                 break;
             }
@@ -55,16 +70,22 @@ pub fn read(reader: &mut impl BufRead) -> io::Result<Option<Message>> {
 }
 
 fn read_bytes(reader: &mut impl BufRead, count: u64, to: &mut Vec<u8>) -> io::Result<()> {
+    if to.len() as u64 + count > MAX_BODY {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
     let read = reader.take(count).read_to_end(to)?;
     if read as u64 == count { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 fn read_line(reader: &mut impl BufRead) -> io::Result<Option<String>> {
-    let mut line = String::new();
-    if reader.read_line(&mut line)? == 0 {
+    let mut line = Vec::new();
+    if reader.take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
         return Ok(None);
     }
-    Ok(Some(line.trim_end_matches(['\r', '\n']).to_owned()))
+    if line.last() != Some(&b'\n') {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(Some(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 fn read_pairs(reader: &mut impl BufRead) -> io::Result<Pairs> {
@@ -74,13 +95,16 @@ fn read_pairs(reader: &mut impl BufRead) -> io::Result<Pairs> {
         if line.is_empty() {
             return Ok(pairs);
         }
+        if pairs.len() >= MAX_PAIRS {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let (name, value) = line.split_once(':').ok_or(io::ErrorKind::InvalidData)?;
         pairs.push((name.to_owned(), value.trim().to_owned()));
     }
 }
 
 /// A request on the wire. Without a content-length a body is chunked, one chunk for each frame.
-pub fn request(request: &Request) -> Vec<u8> {
+pub(super) fn request(request: &Request) -> Vec<u8> {
     let mut out =
         format!("{} {} HTTP/1.1\r\nhost: {}\r\n", request.method, request.path, request.host);
     let has_body = !request.frames.is_empty() || !request.trailers.is_empty();
@@ -105,12 +129,14 @@ pub fn request(request: &Request) -> Vec<u8> {
     out.into_bytes()
 }
 
-pub fn push_pairs(out: &mut String, pairs: &[(String, String)]) {
+pub(super) fn push_pairs(out: &mut String, pairs: &[(String, String)]) {
     for (name, value) in pairs {
-        out.push_str(&format!("{name}: {value}\r\n"));
+        for part in [name, ": ", value, "\r\n"] {
+            out.push_str(part);
+        }
     }
 }
 
-pub fn push_chunk(out: &mut String, data: &str) {
+pub(super) fn push_chunk(out: &mut String, data: &str) {
     out.push_str(&format!("{:x}\r\n{data}\r\n", data.len()));
 }

@@ -1,0 +1,286 @@
+//! A real Envoy with one Wasm filter between a listener and an upstream, all on loopback.
+
+use std::{
+    io::{self, BufReader, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use serde_json::{Value, json};
+
+use crate::exercise::Exchange;
+
+use super::{
+    ANSWER_LIMIT, ParityError, QUIET, QUIET_LIMIT, START_LIMIT,
+    http1::{self, Message},
+    log::{Entry, Log},
+    upstream::Upstream,
+};
+
+/// What Envoy is given.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// The module; without one there is no filter.
+    pub module: Option<Vec<u8>>,
+    /// The plugin's root_id.
+    pub root_id: String,
+    /// The plugin configuration.
+    pub configuration: String,
+    /// The VM configuration.
+    pub vm_configuration: String,
+    /// Whether every call across the boundary is logged.
+    pub trace: bool,
+}
+
+/// What an exchange through Envoy came to.
+#[derive(Debug)]
+pub struct Exchanged {
+    /// Its name.
+    pub name: String,
+    /// `None` where the client got no whole answer in time.
+    pub response: Option<Message>,
+    /// Whether it waited for all the time that there is.
+    pub timed_out: bool,
+    /// The requests that reached the upstream whole.
+    pub upstream: Vec<Message>,
+}
+
+/// A running Envoy, or one that refused its configuration. It is killed when this goes.
+#[derive(Debug)]
+pub struct Envoy {
+    child: Child,
+    reader: Option<JoinHandle<()>>,
+    log: Arc<Log>,
+    listener: SocketAddr,
+    ready: bool,
+    upstream: Upstream,
+    _scratch: tempfile::TempDir,
+}
+
+/// How often another process may take a free port first.
+const ATTEMPTS: usize = 5;
+
+impl Envoy {
+    /// Starts Envoy and waits until it serves, has ended, or has had all the time that there is: a
+    /// module may hang it.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be run at all. An Envoy that refuses the module is none.
+    pub fn start(binary: &Path, setup: &Setup) -> Result<Self, ParityError> {
+        let mut reason = String::new();
+        for _ in 0..ATTEMPTS {
+            let mut envoy = Self::spawn(binary, setup)?;
+            envoy.ready = envoy.log.wait(START_LIMIT, |entries| {
+                entries.iter().any(|entry| {
+                    entry.logger == "main" && entry.text.contains("starting main dispatch loop")
+                })
+            });
+            let entries = envoy.entries(0);
+            let port_taken =
+                entries.iter().find(|entry| entry.text.contains("Address already in use"));
+            match port_taken {
+                Some(entry) if !envoy.ready => reason.clone_from(&entry.text),
+                _ => return Ok(envoy),
+            }
+        }
+        Err(ParityError::NoStart { reason })
+    }
+
+    fn spawn(binary: &Path, setup: &Setup) -> Result<Self, ParityError> {
+        let failed = |what| move |source| ParityError::Io { what, source };
+        let scratch =
+            tempfile::tempdir().map_err(failed("cannot make a directory for Envoy's files"))?;
+        let upstream = Upstream::start().map_err(failed("cannot start an upstream"))?;
+        let listener = free_address().map_err(failed("no port is free for Envoy"))?;
+        let module = scratch.path().join("filter.wasm");
+        let config = scratch.path().join("envoy.json");
+        let configuration = configuration(setup, &module, listener, upstream.address);
+        std::fs::write(&config, configuration.to_string())
+            .and_then(|()| std::fs::write(&module, setup.module.as_deref().unwrap_or_default()))
+            .map_err(failed("cannot write Envoy's files"))?;
+        let token = token().map_err(failed("no random numbers"))?;
+        let mut command = Command::new(binary);
+        command
+            .arg("-c")
+            .arg(&config)
+            .args(["--concurrency", "1", "--disable-hot-restart", "-l", "info"])
+            .args(["--log-format", &format!("{token}[%l][%n] %v")]);
+        if setup.trace {
+            command.args(["--component-log-level", "wasm:trace"]);
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|source| ParityError::Binary { binary: binary.to_owned(), source })?;
+        let log = Arc::new(Log::default());
+        let reader = child.stderr.take().map(|stderr| {
+            let log = Arc::clone(&log);
+            std::thread::spawn(move || log.read(BufReader::new(stderr), &token))
+        });
+        Ok(Self { child, reader, log, listener, ready: false, upstream, _scratch: scratch })
+    }
+
+    /// Whether Envoy took its configuration.
+    pub fn loads(&self) -> bool {
+        self.ready
+    }
+
+    /// Whether Envoy neither serves nor ends.
+    pub fn hangs(&self) -> bool {
+        !self.ready && !self.log.has_ended()
+    }
+
+    /// Whether the process is gone.
+    pub fn has_ended(&self) -> bool {
+        self.log.has_ended()
+    }
+
+    /// Sends a request, on a connection of its own, and waits for the answer.
+    pub fn exchange(&mut self, exchange: &Exchange) -> Exchanged {
+        let sent = self.send(exchange);
+        let timed_out = sent.as_ref().is_err_and(|error| {
+            matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+        });
+        let response = sent.ok().flatten();
+        Exchanged {
+            name: exchange.name.clone(),
+            response,
+            timed_out,
+            upstream: self.upstream.take_seen(),
+        }
+    }
+
+    fn send(&self, exchange: &Exchange) -> io::Result<Option<Message>> {
+        let mut stream = TcpStream::connect_timeout(&self.listener, ANSWER_LIMIT)?;
+        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+        stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+        stream.write_all(&http1::request(&exchange.request))?;
+        http1::read(&mut BufReader::new(stream))
+    }
+
+    /// How many entries the log has.
+    pub fn log_count(&self) -> usize {
+        self.log.count()
+    }
+
+    /// The log's entries from one on.
+    pub fn entries(&self, from: usize) -> Vec<Entry> {
+        self.log.from(from)
+    }
+
+    /// Waits until the log says nothing more, within bounds.
+    pub fn rest(&self) {
+        self.log.rest(QUIET, QUIET_LIMIT);
+    }
+
+    /// Waits until the entries are what is wanted, within bounds. Whether they are.
+    pub fn wait(&self, is_there: impl FnMut(&[Entry]) -> bool) -> bool {
+        self.log.wait(ANSWER_LIMIT, is_there)
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        // SIGKILL: a filter in an endless loop keeps Envoy from ending otherwise.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+/// What begins each entry of the log, so that no module's text can pass for one.
+fn token() -> io::Result<String> {
+    let number = getrandom::u64().map_err(io::Error::other)?;
+    Ok(format!("{number:016x} "))
+}
+
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
+fn extension(name: &str) -> String {
+    format!("type.googleapis.com/envoy.extensions.{name}")
+}
+
+fn wasm(setup: &Setup, module: &Path) -> Value {
+    let string = |value: &str| json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": value });
+    let mut vm = json!({
+        "runtime": "envoy.wasm.runtime.v8",
+        "code": { "local": { "filename": module } },
+    });
+    if !setup.vm_configuration.is_empty() {
+        vm["configuration"] = string(&setup.vm_configuration);
+    }
+    json!({ "name": "wasm", "typed_config": {
+        "@type": extension("filters.http.wasm.v3.Wasm"),
+        "config": {
+            "name": crate::PLUGIN_NAME,
+            "root_id": setup.root_id,
+            "configuration": string(&setup.configuration),
+            "vm_config": vm,
+        },
+    } })
+}
+
+fn configuration(
+    setup: &Setup,
+    module: &Path,
+    listener: SocketAddr,
+    upstream: SocketAddr,
+) -> Value {
+    let address = |address: SocketAddr| {
+        json!({ "socket_address": {
+            "address": address.ip().to_string(), "port_value": address.port(),
+        } })
+    };
+    let router = json!({
+        "name": "router",
+        "typed_config": { "@type": extension("filters.http.router.v3.Router") },
+    });
+    let filters: Vec<_> =
+        setup.module.iter().map(|_| wasm(setup, module)).chain([router]).collect();
+    let manager = json!({
+        "@type": extension("filters.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "ingress",
+        "http_protocol_options": { "enable_trailers": true },
+        "http_filters": filters,
+        "route_config": { "virtual_hosts": [{
+            "name": "upstream",
+            "domains": ["*"],
+            "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "upstream" } }],
+        }] },
+    });
+    let upstream_options = json!({
+        "@type": extension("upstreams.http.v3.HttpProtocolOptions"),
+        "explicit_http_config": { "http_protocol_options": { "enable_trailers": true } },
+    });
+    json!({ "static_resources": {
+        "listeners": [{
+            "address": address(listener),
+            // Else two Envoys could share a port.
+            "enable_reuse_port": false,
+            "filter_chains": [{ "filters": [{
+                "name": "envoy.filters.network.http_connection_manager", "typed_config": manager,
+            }] }],
+        }],
+        "clusters": [{
+            "name": "upstream",
+            "connect_timeout": "5s",
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": upstream_options,
+            },
+            "load_assignment": {
+                "cluster_name": "upstream",
+                "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address(upstream) } }] }],
+            },
+        }],
+    } })
+}
