@@ -5,7 +5,7 @@ use wasmtime::Linker;
 use crate::{abi::find_host_function, module::Facts};
 
 use super::{
-    buffers, calls, env, headers, logging,
+    buffers, calls, env, foreign, headers, logging,
     memory::Guest,
     metrics, properties, shared,
     state::{Exit, HostResult, HostState},
@@ -112,7 +112,7 @@ mod table {
         "proxy_get_metric" => |guest, a: u32, b: u32| metrics::proxy_get_metric(guest, a, b);
         "proxy_set_effective_context" => |guest, a: u32| env::proxy_set_effective_context(guest, a);
         "proxy_done" => |guest| env::proxy_done(guest);
-        "proxy_call_foreign_function" => |guest, a: u32, b: u32, c: u32, d: u32, e: u32, f: u32| calls::proxy_call_foreign_function(guest, a, b, c, d, e, f);
+        "proxy_call_foreign_function" => |guest, a: u32, b: u32, c: u32, d: u32, e: u32, f: u32| foreign::proxy_call_foreign_function(guest, a, b, c, d, e, f);
         "proxy_get_configuration" => |guest, a: u32, b: u32| env::proxy_get_configuration(guest, a, b);
         "proxy_continue_request" => |guest| stream::proxy_continue_request(guest);
         "proxy_continue_response" => |guest| stream::proxy_continue_response(guest);

@@ -236,6 +236,10 @@ pub struct HostState {
     pub metric_ids: super::metrics::MetricIds,
     /// Status code and message for `proxy_get_status`.
     pub call_status: (u32, Vec<u8>),
+    /// The minor release of Envoy.
+    pub envoy_minor: u8,
+    /// Whether the guest called a foreign function that has no model here.
+    pub foreign_not_modelled: bool,
     /// Bytes that the guest made the host keep.
     pub host_bytes: usize,
 }
@@ -278,6 +282,8 @@ impl HostState {
             read_root_id: false,
             metric_ids: Default::default(),
             call_status: (0, Vec::new()),
+            envoy_minor: target.envoy_minor(),
+            foreign_not_modelled: false,
             host_bytes: 0,
         }
     }
