@@ -34,8 +34,8 @@ fn run<T: Answer>(
     index: usize,
     function: impl FnOnce(&mut Guest<'_>) -> HostResult<T>,
 ) -> wasmtime::Result<u32> {
-    guest.data_mut().enter(index).map_err(wasmtime::Error::new)?;
-    match function(guest) {
+    let entered = guest.data_mut().enter(index);
+    match entered.and_then(|()| function(guest)) {
         Ok(answer) => Ok(answer.code()),
         Err(Exit::Code(code)) => Ok(code),
         Err(Exit::Trap(trap)) => Err(wasmtime::Error::new(trap)),
@@ -124,8 +124,8 @@ mod table {
         "args_sizes_get" => |guest, a: u32, b: u32| wasi::no_strings(guest, a, b);
         "clock_res_get" => |guest, a: u32, b: u32| wasi::clock_res_get(guest, a, b);
         "clock_time_get" => |guest, a: u32, _b: u64, c: u32| wasi::clock_time_get(guest, a, c);
-        "environ_get" => |guest, _a: u32, _b: u32| wasi::ok_on_a_context(guest);
-        "environ_sizes_get" => |guest, a: u32, b: u32| wasi::no_strings(guest, a, b);
+        "environ_get" => |guest, a: u32, b: u32| wasi::environ_get(guest, a, b);
+        "environ_sizes_get" => |guest, a: u32, b: u32| wasi::environ_sizes_get(guest, a, b);
         "fd_advise" => |_guest, _a: u32, _b: u64, _c: u64, _d: u32| wasi::fixed::ok();
         "fd_allocate" => |_guest, a: u32, _b: u64, _c: u64| wasi::fixed::stdio(a);
         "fd_close" => |guest, _a: u32| wasi::ok_on_a_context(guest);
