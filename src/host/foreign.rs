@@ -188,7 +188,7 @@ enum ObjectKind {
 /// 1.36.4 and 1.40.0; the others are between.
 static OBJECTS: &[(&str, u8, ObjectKind)] = &[
     ("envoy.string", 0, ObjectKind::Text),
-    ("envoy.hashable_string", 0, ObjectKind::Text),
+    ("envoy.hashable_string", 38, ObjectKind::Text),
     ("envoy.network.ip", 0, ObjectKind::Ip),
     ("envoy.network.upstream_server_name", 0, ObjectKind::Text),
     ("envoy.network.application_protocols", 0, ObjectKind::Opaque),
