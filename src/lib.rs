@@ -27,7 +27,7 @@ mod timing;
 pub mod verdict;
 pub mod vm;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     bench::{Phase, PhaseClock},
@@ -56,6 +56,10 @@ pub struct CheckOptions {
     pub configuration: Vec<u8>,
     /// The VM configuration.
     pub vm_configuration: Vec<u8>,
+    /// The VM's environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// The capabilities that modules have; none is all.
+    pub allowed_capabilities: Vec<String>,
     /// The exchanges of each root.
     pub exchanges: Vec<Exchange>,
     /// Whether to try an unknown root_id and the empty one as controls.
@@ -73,6 +77,8 @@ impl Default for CheckOptions {
             root_ids: Vec::new(),
             configuration: Vec::new(),
             vm_configuration: Vec::new(),
+            environment: BTreeMap::new(),
+            allowed_capabilities: Vec::new(),
             exchanges: smoke_exchanges(),
             controls: true,
             budget: Duration::from_secs(60),
@@ -178,6 +184,8 @@ fn execute(
         root_ids: root_ids(options, image),
         configuration: options.configuration.clone(),
         vm_configuration: options.vm_configuration.clone(),
+        environment: options.environment.clone(),
+        allowed_capabilities: options.allowed_capabilities.clone(),
         vm_id: String::new(),
         plugin_name: PLUGIN_NAME.to_owned(),
         exchanges: options.exchanges.clone(),

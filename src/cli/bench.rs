@@ -77,6 +77,8 @@ impl Bench {
                 root_id: root_id.clone(),
                 configuration: options.configuration.clone(),
                 vm_configuration: options.vm_configuration.clone(),
+                environment: options.environment.clone(),
+                allowed_capabilities: options.allowed_capabilities.clone(),
                 ..Plugin::default()
             },
         };

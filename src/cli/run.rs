@@ -33,6 +33,14 @@ pub struct LoadArgs {
     #[arg(long, value_name = "TEXT|@FILE")]
     pub vm_config: Option<String>,
 
+    /// Environment variable of the VM
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = values::variable)]
+    pub environment: Vec<(String, String)>,
+
+    /// Allow only these host functions and callbacks
+    #[arg(long = "allow-capability", value_name = "NAME")]
+    pub allowed_capabilities: Vec<String>,
+
     /// Longest time for one callback
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = values::duration)]
     pub callback_timeout: Duration,
@@ -115,6 +123,8 @@ impl LoadArgs {
             root_ids: self.root_ids.clone(),
             configuration: read("--config", &self.config)?,
             vm_configuration: read("--vm-config", &self.vm_config)?,
+            environment: self.environment.iter().cloned().collect(),
+            allowed_capabilities: self.allowed_capabilities.clone(),
             ..CheckOptions::default()
         })
     }

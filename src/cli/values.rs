@@ -25,6 +25,18 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "the time must be more than nothing and at most a day".to_owned())
 }
 
+/// `NAME=VALUE`; the value may be empty and may have `=` in it.
+///
+/// # Errors
+///
+/// With the reason.
+pub fn variable(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| "write a name and a value: NAME=VALUE".to_owned())
+}
+
 /// `1000000`, `512KiB`, `256MiB`, `1GiB`.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Every root_id in turn: load, exchanges, shutdown, and the two controls.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,6 +29,10 @@ pub struct ExerciseOptions {
     pub configuration: Vec<u8>,
     /// The VM configuration.
     pub vm_configuration: Vec<u8>,
+    /// The VM's environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// The capabilities that the module has; none is all.
+    pub allowed_capabilities: Vec<String>,
     /// The VM's id.
     pub vm_id: String,
     /// The plugin's name.
@@ -137,7 +142,7 @@ pub fn exercise(template: &Template, options: &ExerciseOptions) -> Exercised {
         all.findings.push(finding);
         return all;
     }
-    let mut not_modelled = Vec::new();
+    let mut called = Called::default();
     let mut reads_root_id = false;
     for (index, root_id) in root_ids.iter().enumerate() {
         if index >= MAX_ROOTS || begun.elapsed() > options.budget {
@@ -161,7 +166,7 @@ pub fn exercise(template: &Template, options: &ExerciseOptions) -> Exercised {
             break;
         }
         let mut run = Run { template, options, findings: Vec::new(), undecided: false };
-        let (root, read) = run.root(root_id, &mut not_modelled);
+        let (root, read) = run.root(root_id, &mut called);
         reads_root_id |= read;
         all.undecided |= run.undecided;
         all.findings.extend(run.findings);
@@ -172,9 +177,7 @@ pub fn exercise(template: &Template, options: &ExerciseOptions) -> Exercised {
     if options.controls && some_load && begun.elapsed() <= options.budget {
         all.findings.extend(controls(template, options, &root_ids, reads_root_id));
     }
-    if let Some(finding) = not_modelled_finding(&not_modelled) {
-        all.findings.push(finding);
-    }
+    all.findings.extend(called.findings());
     all
 }
 
@@ -190,7 +193,7 @@ impl Run<'_> {
         plugin(self.options, root_id)
     }
 
-    fn root(&mut self, root_id: &str, not_modelled: &mut Vec<&'static str>) -> (RootRun, bool) {
+    fn root(&mut self, root_id: &str, called: &mut Called) -> (RootRun, bool) {
         let names = self.options.has_function_names;
         let mut root = RootRun { root_id: root_id.to_owned(), ..RootRun::default() };
         let process = Arc::new(Process::new());
@@ -202,7 +205,7 @@ impl Run<'_> {
         self.undecided |= canary.was_given_up();
         let read_root_id = canary.loaded.as_ref().is_some_and(|l| l.instance.state().read_root_id);
         if let Some(loaded) = &canary.loaded {
-            note_calls(&loaded.instance, not_modelled);
+            note_calls(&loaded.instance, called);
             root.peak_memory_bytes = peak(&loaded.instance);
         }
         let failed = canary.loaded.as_ref().is_none_or(|l| l.instance.is_failed());
@@ -211,7 +214,7 @@ impl Run<'_> {
         // configuration is accepted answers nothing but 503.
         if canary.accepted && !failed {
             drop(canary.loaded);
-            self.serve(root_id, &plugin, &process, &mut root, not_modelled);
+            self.serve(root_id, &plugin, &process, &mut root, called);
         }
         root.outcome = self
             .findings
@@ -227,7 +230,7 @@ impl Run<'_> {
         plugin: &Plugin,
         process: &Arc<Process>,
         root: &mut RootRun,
-        not_modelled: &mut Vec<&'static str>,
+        called: &mut Called,
     ) {
         let names = self.options.has_function_names;
         let mut clock = PhaseClock::default();
@@ -260,7 +263,7 @@ impl Run<'_> {
         }
         self.wind_down(root_id, &mut worker);
         root.note_trace(TraceStage::End, worker.instance.state_mut().take_trace());
-        note_calls(&worker.instance, not_modelled);
+        note_calls(&worker.instance, called);
         root.peak_memory_bytes = root.peak_memory_bytes.max(peak(&worker.instance));
         let dropped = worker.instance.state().logs.dropped();
         if dropped > 0 {
@@ -424,6 +427,8 @@ fn plugin(options: &ExerciseOptions, root_id: &str) -> Plugin {
         vm_id: options.vm_id.clone(),
         configuration: options.configuration.clone(),
         vm_configuration: options.vm_configuration.clone(),
+        environment: options.environment.clone(),
+        allowed_capabilities: options.allowed_capabilities.clone(),
     }
 }
 
@@ -431,16 +436,36 @@ fn peak(instance: &Instance) -> usize {
     instance.state().limits.peak_memory_bytes
 }
 
-/// Takes note of the functions without a model that the instance called.
-fn note_calls(instance: &Instance, seen: &mut Vec<&'static str>) {
-    for name in instance.state().calls_not_modelled() {
-        if !seen.contains(&name) {
-            seen.push(name);
-        }
+/// Host functions that a report names where a module called them.
+#[derive(Default)]
+struct Called {
+    /// Those without a model.
+    not_modelled: BTreeSet<&'static str>,
+    /// Those that the capabilities leave out, with Envoy's line.
+    restricted: BTreeMap<&'static str, String>,
+}
+
+impl Called {
+    fn findings(self) -> impl Iterator<Item = Finding> {
+        let restricted = self.restricted.into_iter().map(|(name, line)| {
+            Finding::note(
+                Rule::HostRestricted,
+                format!("the module called `{name}`, which its capabilities leave out: the call fails"),
+            )
+            .envoy(line)
+            .help("allow it (--allow-capability; allowed_capabilities in the proxy's configuration) if the module needs it")
+        });
+        not_modelled_finding(&self.not_modelled).into_iter().chain(restricted)
     }
 }
 
-fn not_modelled_finding(seen: &[&str]) -> Option<Finding> {
+/// Takes note of the functions to be named that the instance called.
+fn note_calls(instance: &Instance, seen: &mut Called) {
+    seen.not_modelled.extend(instance.state().calls_not_modelled());
+    seen.restricted.extend(instance.state().restricted_calls());
+}
+
+fn not_modelled_finding(seen: &BTreeSet<&str>) -> Option<Finding> {
     if seen.is_empty() {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Calls to other services and foreign functions.
+//! Calls to other services.
 //!
 //! There is no cluster, resolver or stream behind these yet: each answers what Envoy answers when the
 //! thing is not available, after the same checks. A report names those that a module called.
@@ -6,7 +6,7 @@
 use crate::abi::{HOST_FUNCTIONS, Status};
 
 use super::{
-    memory::{Guest, read, view, write_u32},
+    memory::{Guest, view, write_u32},
     state::{HostResult, HostState},
 };
 
@@ -18,7 +18,6 @@ const NOT_MODELLED: &[&str] = &[
     "proxy_grpc_send",
     "proxy_grpc_cancel",
     "proxy_grpc_close",
-    "proxy_call_foreign_function",
     "envoy_resolve_dns",
 ];
 
@@ -26,7 +25,10 @@ impl HostState {
     /// Those of them that the guest called.
     pub fn calls_not_modelled(&self) -> impl Iterator<Item = &'static str> {
         let called = self.calls.iter().zip(HOST_FUNCTIONS).filter(|(calls, _)| **calls > 0);
-        called.map(|(_, function)| function.name).filter(|name| NOT_MODELLED.contains(name))
+        let names =
+            called.map(|(_, function)| function.name).filter(|name| NOT_MODELLED.contains(name));
+        // Only some foreign functions have no model.
+        names.chain(self.foreign_not_modelled.then_some("proxy_call_foreign_function"))
     }
 }
 
@@ -146,31 +148,6 @@ pub fn proxy_grpc_send(
 pub fn proxy_grpc_end(guest: &mut Guest<'_>, token: u32) -> HostResult {
     guest.data().context_id()?;
     unknown_token(token, &[GRPC_CALL, GRPC_STREAM])
-}
-
-/// `proxy_call_foreign_function` of a function that is not there: NotFound, and the result cells
-/// stay as they are. `clear_route_cache` takes nothing and gives nothing.
-pub fn proxy_call_foreign_function(
-    guest: &mut Guest<'_>,
-    name_ptr: u32,
-    name_size: u32,
-    arguments_ptr: u32,
-    arguments_size: u32,
-    results_ptr: u32,
-    results_size_ptr: u32,
-) -> HostResult {
-    guest.data().context_id()?;
-    let name = read(guest, name_ptr, name_size)?;
-    view(guest, arguments_ptr, arguments_size)?;
-    if name != b"clear_route_cache" {
-        return Err(Status::NotFound.into());
-    }
-    for cell in [results_ptr, results_size_ptr] {
-        if cell != 0 {
-            write_u32(guest, cell, 0)?;
-        }
-    }
-    Ok(())
 }
 
 /// `envoy_resolve_dns`: Ok and a token; no answer comes.

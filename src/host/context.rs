@@ -1,5 +1,7 @@
 //! Contexts: the VM's, roots and streams, and what a stream makes visible to the module.
 
+use std::collections::BTreeMap;
+
 use super::header_map::HeaderMap;
 
 /// What a context stands for.
@@ -28,6 +30,49 @@ pub struct Context {
     pub last_buffer: Option<u32>,
     /// The root answered 0 from `proxy_on_done` and has not called `proxy_done` yet.
     pub pending_done: bool,
+    /// What `declare_property` declared on it, by path.
+    pub prototypes: BTreeMap<Vec<u8>, Prototype>,
+}
+
+/// How the values of a property that the module sets are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Prototype {
+    /// Set once, it stays.
+    pub read_only: bool,
+    /// What the bytes are.
+    pub kind: Kind,
+}
+
+/// What the bytes of a property are, by its declaration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Bytes or a string, which read the same.
+    #[default]
+    Plain,
+    /// A FlatBuffers table.
+    FlatBuffers,
+    /// A protobuf message.
+    Protobuf,
+}
+
+/// An object of Envoy's own in the filter state, as it reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Object {
+    /// A text.
+    Text(Vec<u8>),
+    /// A map without entries.
+    Address,
+    /// Nothing: it cannot be read.
+    Opaque,
+}
+
+/// A property that the module set.
+#[derive(Debug, Clone)]
+pub struct SetProperty {
+    /// Its bytes.
+    pub value: Vec<u8>,
+    /// The declaration in force when it was first set.
+    pub prototype: Prototype,
 }
 
 impl Context {
@@ -40,6 +85,7 @@ impl Context {
             tick_period_ms: 0,
             last_buffer: None,
             pending_done: false,
+            prototypes: BTreeMap::new(),
         }
     }
 }
@@ -160,7 +206,9 @@ pub struct StreamState {
     /// The request is complete, with its duration.
     pub duration_ns: Option<i64>,
     /// State that the module wrote with `proxy_set_property`, by path.
-    pub filter_state: std::collections::BTreeMap<Vec<u8>, Vec<u8>>,
+    pub filter_state: BTreeMap<Vec<u8>, SetProperty>,
+    /// Objects that `set_envoy_filter_state` made, by key.
+    pub objects: BTreeMap<Vec<u8>, Object>,
     /// The upstream was chosen.
     pub upstream_selected: bool,
     /// The whole answer of the upstream arrived.

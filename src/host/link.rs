@@ -5,7 +5,7 @@ use wasmtime::Linker;
 use crate::{abi::find_host_function, module::Facts};
 
 use super::{
-    buffers, calls, env, headers, logging,
+    buffers, calls, env, foreign, headers, logging,
     memory::Guest,
     metrics, properties, shared,
     state::{Exit, HostResult, HostState},
@@ -59,8 +59,8 @@ fn answer<T: Answer>(
     index: usize,
     function: impl FnOnce(&mut Guest<'_>) -> HostResult<T>,
 ) -> wasmtime::Result<u32> {
-    guest.data_mut().enter(index).map_err(wasmtime::Error::new)?;
-    match function(guest) {
+    let entered = guest.data_mut().enter(index);
+    match entered.and_then(|()| function(guest)) {
         Ok(answer) => Ok(answer.code()),
         Err(Exit::Code(code)) => Ok(code),
         Err(Exit::Trap(trap)) => Err(wasmtime::Error::new(trap)),
@@ -137,7 +137,7 @@ mod table {
         "proxy_get_metric" => |guest, a: u32, b: u32| metrics::proxy_get_metric(guest, a, b);
         "proxy_set_effective_context" => |guest, a: u32| env::proxy_set_effective_context(guest, a);
         "proxy_done" => |guest| env::proxy_done(guest);
-        "proxy_call_foreign_function" => |guest, a: u32, b: u32, c: u32, d: u32, e: u32, f: u32| calls::proxy_call_foreign_function(guest, a, b, c, d, e, f);
+        "proxy_call_foreign_function" => |guest, a: u32, b: u32, c: u32, d: u32, e: u32, f: u32| foreign::proxy_call_foreign_function(guest, a, b, c, d, e, f);
         "proxy_get_configuration" => |guest, a: u32, b: u32| env::proxy_get_configuration(guest, a, b);
         "proxy_continue_request" => |guest| stream::proxy_continue_request(guest);
         "proxy_continue_response" => |guest| stream::proxy_continue_response(guest);
@@ -149,8 +149,8 @@ mod table {
         "args_sizes_get" => |guest, a: u32, b: u32| wasi::no_strings(guest, a, b);
         "clock_res_get" => |guest, a: u32, b: u32| wasi::clock_res_get(guest, a, b);
         "clock_time_get" => |guest, a: u32, _b: u64, c: u32| wasi::clock_time_get(guest, a, c);
-        "environ_get" => |guest, _a: u32, _b: u32| wasi::ok_on_a_context(guest);
-        "environ_sizes_get" => |guest, a: u32, b: u32| wasi::no_strings(guest, a, b);
+        "environ_get" => |guest, a: u32, b: u32| wasi::environ_get(guest, a, b);
+        "environ_sizes_get" => |guest, a: u32, b: u32| wasi::environ_sizes_get(guest, a, b);
         "fd_advise" => |_guest, _a: u32, _b: u64, _c: u64, _d: u32| wasi::fixed::ok();
         "fd_allocate" => |_guest, a: u32, _b: u64, _c: u64| wasi::fixed::stdio(a);
         "fd_close" => |guest, _a: u32| wasi::ok_on_a_context(guest);

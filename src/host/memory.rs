@@ -105,7 +105,7 @@ pub fn write_u64(guest: &mut Guest<'_>, ptr: u32, value: u64) -> HostResult {
 
 /// Asks the guest for memory (`WasmBase::allocMemory`): its allocator runs on the VM's context under
 /// the allocation allow-list. `None` where it gives 0, an address outside the memory, or traps.
-fn allocate(guest: &mut Guest<'_>, len: u32) -> HostResult<Option<u32>> {
+pub fn allocate(guest: &mut Guest<'_>, len: u32) -> HostResult<Option<u32>> {
     let Some(allocator) = guest.data().allocator.clone() else { return Ok(None) };
     let state = guest.data_mut();
     let (current, effective) = (state.current.replace(0), std::mem::take(&mut state.effective));

@@ -8,6 +8,7 @@ mod buffers;
 mod calls;
 mod context;
 mod env;
+mod foreign;
 mod header_map;
 mod headers;
 mod link;
@@ -22,9 +23,11 @@ mod state;
 mod stream;
 mod trace;
 mod wasi;
+mod wire;
 
 pub use context::{
-    Body, BodySource, Context, ContextKind, Direction, Flow, LocalReply, StreamState,
+    Body, BodySource, Context, ContextKind, Direction, Flow, Kind, LocalReply, Object, Prototype,
+    SetProperty, StreamState,
 };
 pub use env::wall_clock_ns;
 pub use header_map::HeaderMap;

@@ -4,11 +4,11 @@
 use crate::abi::Status;
 
 use super::{
-    context::{Flow, StreamState},
+    context::{Flow, Kind, Object, SetProperty, StreamState},
     header_map::HeaderMap,
     memory::{Guest, give, read},
     pairs,
-    state::{HostResult, HostState},
+    state::{HostResult, HostState, HostTrap},
 };
 
 /// A value on the way down a path, as far as an exchange has such values.
@@ -110,8 +110,17 @@ pub fn proxy_set_property(
     let value = read(guest, value_ptr, value_size)?;
     let state = guest.data_mut();
     state.charge(path.len() + value.len())?;
+    let root = state.root_id()?;
+    let declared = state.contexts.get(&root).and_then(|root| root.prototypes.get(&path));
+    let prototype = declared.copied().unwrap_or_default();
     let stream = state.stream()?.ok_or(Status::NotFound)?;
-    stream.filter_state.insert(path, value);
+    match stream.filter_state.get_mut(&path) {
+        Some(known) if known.prototype.read_only => return Err(Status::BadArgument.into()),
+        Some(known) => known.value = value,
+        None => {
+            stream.filter_state.insert(path, SetProperty { value, prototype });
+        }
+    }
     Ok(())
 }
 
@@ -163,7 +172,7 @@ fn top_level(state: &mut HostState, name: &[u8]) -> HostResult<Value> {
         _ => {}
     }
     match state.stream()?.and_then(|stream| stream.filter_state.get(name)) {
-        Some(value) => Ok(Value::Text(value.clone())),
+        Some(set) => Ok(Value::Text(set.value.clone())),
         None => Err(Status::NotFound.into()),
     }
 }
@@ -171,6 +180,10 @@ fn top_level(state: &mut HostState, name: &[u8]) -> HostResult<Value> {
 fn step(state: &mut HostState, value: &Value, part: &[u8]) -> HostResult<Option<Value>> {
     Ok(match value {
         Value::Group(group) if is_younger(*group, part, state.envoy_minor) => None,
+        Value::Group(Group::FilterState) => match state.stream()? {
+            Some(stream) => filter_state(stream, part)?,
+            None => None,
+        },
         Value::Group(group) => group_field(*group, state.stream()?.as_deref(), part),
         Value::Headers(map) => map.joined(part).map(Value::Text),
         Value::EmptyMessage(fields) => {
@@ -245,6 +258,35 @@ fn group_field(group: Group, stream: Option<&StreamState>, part: &[u8]) -> Optio
         },
         Group::FilterState => None,
     }
+}
+
+/// What `filter_state` has under a key: an object of Envoy's as it serialises, or what the module
+/// set, under `wasm.` and its path.
+fn filter_state(stream: &StreamState, key: &[u8]) -> HostResult<Option<Value>> {
+    if let Some(object) = stream.objects.get(key) {
+        return Ok(match object {
+            Object::Text(text) => Some(Value::Text(text.clone())),
+            Object::Address => Some(Value::EmptyMap),
+            Object::Opaque => None,
+        });
+    }
+    let set = key.strip_prefix(b"wasm.").and_then(|path| stream.filter_state.get(path));
+    Ok(match set {
+        None => None,
+        Some(set) => Some(match set.prototype.kind {
+            Kind::Plain => Value::Text(set.value.clone()),
+            // Its type is none that Envoy knows, so that it is no message.
+            Kind::Protobuf => Value::Null,
+            Kind::FlatBuffers => {
+                return Err(HostTrap::CrashesEnvoy(
+                    "a property declared as FlatBuffers was read through `filter_state`: Envoy \
+                     reads a table by the declared schema, and dies where either is malformed"
+                        .to_owned(),
+                )
+                .into());
+            }
+        }),
+    })
 }
 
 fn address_field((address, port): (&str, i64), part: &[u8]) -> Option<Value> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use wasmtime::{ResourceLimiter, TypedFunc};
 
 use crate::{
-    abi::{AbiVersion, HOST_FUNCTIONS, Status},
+    abi::{AbiVersion, HOST_FUNCTIONS, Namespace, Status},
     target::Target,
 };
 
@@ -30,6 +30,32 @@ pub struct Plugin {
     pub configuration: Vec<u8>,
     /// The bytes of the VM configuration.
     pub vm_configuration: Vec<u8>,
+    /// `vm_config.environment_variables.key_values`, which WASI shows. Envoy's order is that of a
+    /// hash table, and differs between releases; here it is that of the names.
+    pub environment: BTreeMap<String, String>,
+    /// `capability_restriction_config.allowed_capabilities`; without one everything is allowed.
+    pub allowed_capabilities: Vec<String>,
+}
+
+/// Host functions that Envoy does not restrict.
+const UNRESTRICTABLE: &[&str] =
+    &["pthread_equal", "emscripten_notify_memory_growth", "envoy_resolve_dns"];
+
+impl Plugin {
+    /// Whether Envoy lets a module use a host function or callback of this name.
+    pub fn allows(&self, capability: &str) -> bool {
+        self.allowed_capabilities.is_empty()
+            || self.allowed_capabilities.iter().any(|allowed| allowed == capability)
+    }
+
+    /// The host functions that are restricted, over [`HOST_FUNCTIONS`].
+    fn restricted(&self) -> u128 {
+        let restricted = |name| !UNRESTRICTABLE.contains(&name) && !self.allows(name);
+        let functions = HOST_FUNCTIONS.iter().enumerate();
+        functions
+            .filter(|(_, function)| restricted(function.name))
+            .fold(0, |set, (index, _)| set | 1 << index)
+    }
 }
 
 /// What a module is doing, which decides what the host lets it do.
@@ -199,6 +225,8 @@ pub struct HostState {
     pub start_allowed: u128,
     /// The same for [`Phase::Malloc`].
     pub malloc_allowed: u128,
+    /// Functions that the plugin's capabilities leave out, over [`HOST_FUNCTIONS`].
+    pub restricted: u128,
     /// Whether `poll_oneoff` succeeds.
     pub poll_oneoff_succeeds: bool,
     /// The minor number of the Envoy release.
@@ -239,6 +267,8 @@ pub struct HostState {
     pub metric_ids: super::metrics::MetricIds,
     /// Status code and message for `proxy_get_status`.
     pub call_status: (u32, Vec<u8>),
+    /// Whether the guest called a foreign function that has no model here.
+    pub foreign_not_modelled: bool,
     /// Bytes that the guest made the host keep.
     pub host_bytes: usize,
     /// What crosses the boundary, where that is wanted.
@@ -260,6 +290,7 @@ impl HostState {
         Self {
             limits,
             abi,
+            restricted: plugin.restricted(),
             plugin,
             phase: Phase::Instantiate,
             start_allowed: target.start_allow_list(),
@@ -284,25 +315,52 @@ impl HostState {
             read_root_id: false,
             metric_ids: Default::default(),
             call_status: (0, Vec::new()),
+            foreign_not_modelled: false,
             host_bytes: 0,
             trace: None,
         }
     }
 
     /// Takes note of a call of the host function with this index, and refuses it where Envoy does.
-    pub fn enter(&mut self, index: usize) -> Result<(), HostTrap> {
+    /// What the phase forbids ends the run; what the capabilities leave out only fails.
+    pub fn enter(&mut self, index: usize) -> HostResult {
         self.calls[index] += 1;
         let allowed = match self.phase {
-            Phase::Free | Phase::Instantiate => return Ok(()),
+            Phase::Free | Phase::Instantiate => u128::MAX,
             Phase::Start => self.start_allowed,
             Phase::Malloc => self.malloc_allowed,
         };
-        if allowed & (1 << index) != 0 {
-            return Ok(());
-        }
         let function = &HOST_FUNCTIONS[index];
+        if allowed & (1 << index) != 0 {
+            if self.restricted & (1 << index) == 0 {
+                return Ok(());
+            }
+            self.context_id()?;
+            /// `__WASI_ENOTCAPABLE`.
+            const NOT_CAPABLE: u32 = 76;
+            return Err(match function.namespace {
+                Namespace::Env => Status::InternalFailure.into(),
+                Namespace::Wasi => Exit::Code(NOT_CAPABLE),
+            });
+        }
         let module = function.namespace.modules().last().copied().unwrap_or_default();
-        Err(HostTrap::Restricted { function: format!("{module}.{}", function.name) })
+        Err(HostTrap::Restricted { function: format!("{module}.{}", function.name) }.into())
+    }
+
+    /// The restricted functions that the guest called, each with the line that Envoy logs.
+    pub fn restricted_calls(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let called = HOST_FUNCTIONS
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| self.calls[*index] > 0 && self.restricted & (1 << *index) != 0);
+        called.map(|(_, function)| {
+            let kind = match function.namespace {
+                Namespace::Env => "proxy-wasm",
+                Namespace::Wasi => "WASI",
+            };
+            let name = function.name;
+            (name, format!("Attempted call to restricted {kind} capability: {name}"))
+        })
     }
 
     /// The context that host functions act on: the effective one if it was chosen and still

@@ -144,8 +144,35 @@ pub fn sock_recv(guest: &mut Guest<'_>, size_ptr: u32, flags_ptr: u32) -> HostRe
     errno(NOTSUP)
 }
 
-/// `args_sizes_get` and `environ_sizes_get`: no arguments, and the environment that the VM's
-/// configuration gives, here none.
+/// The bytes of the environment that the VM's configuration gives, one variable after another.
+fn environment(guest: &Guest<'_>) -> Vec<Vec<u8>> {
+    let variables = guest.data().plugin.environment.iter();
+    variables.map(|(name, value)| format!("{name}={value}\0").into_bytes()).collect()
+}
+
+/// `environ_get`: an address for each variable, and its text.
+pub fn environ_get(guest: &mut Guest<'_>, mut cell: u32, mut buffer: u32) -> HostResult {
+    guest.data().context_id()?;
+    for text in environment(guest) {
+        fault(write_u32(guest, cell, buffer))?;
+        fault(write(guest, buffer, &text))?;
+        // An address that wraps cannot have been written to.
+        buffer = buffer.wrapping_add(u32::try_from(text.len()).unwrap_or(u32::MAX));
+        cell = cell.wrapping_add(4);
+    }
+    Ok(())
+}
+
+/// `environ_sizes_get`: how many variables, and the bytes of their texts.
+pub fn environ_sizes_get(guest: &mut Guest<'_>, count_ptr: u32, size_ptr: u32) -> HostResult {
+    guest.data().context_id()?;
+    let variables = environment(guest);
+    let size: usize = variables.iter().map(Vec::len).sum();
+    fault(write_u32(guest, count_ptr, u32::try_from(variables.len()).unwrap_or(u32::MAX)))?;
+    fault(write_u32(guest, size_ptr, u32::try_from(size).unwrap_or(u32::MAX)))
+}
+
+/// `args_sizes_get`: no arguments.
 pub fn no_strings(guest: &mut Guest<'_>, count_ptr: u32, size_ptr: u32) -> HostResult {
     guest.data().context_id()?;
     fault(write_u32(guest, count_ptr, 0))?;
@@ -201,7 +228,7 @@ pub fn poll_oneoff(guest: &mut Guest<'_>, events_ptr: u32) -> HostResult {
     fault(write_u32(guest, events_ptr, 0))
 }
 
-/// 0 on any context: `fd_seek`, `fd_close`, `environ_get`, and `proc_exit`, whose call Envoy notes
+/// 0 on any context: `fd_seek`, `fd_close`, and `proc_exit`, whose call Envoy notes
 /// before it returns to the module.
 pub fn ok_on_a_context(guest: &mut Guest<'_>) -> HostResult {
     guest.data().context_id()?;

@@ -204,6 +204,12 @@ The module made calls that need something outside of the proxy: an HTTP or gRPC 
 a foreign function. They were answered as Envoy does when it is not configured. What the module does
 with an answer is not covered by the verdict."
         }
+        Rule::HostRestricted => {
+            "\
+The plugin's configuration lists the capabilities that the module has, and a function that it called
+is not among them. Envoy logs an error line for each such call and answers 10 (76 for WASI); SDKs
+may panic on that."
+        }
         Rule::LimitReached => {
             "\
 A limit that keeps filtergate itself safe was reached, so that the module was not judged to the end.

@@ -93,6 +93,7 @@ rules! {
     HazardCrashesEnvoy = "hazard/crashes-envoy", Some("crash"), "Envoy would not reject the module: it would die";
     HazardHangsEnvoy = "hazard/hangs-envoy", Some("hang"), "Envoy would not reject the module: it would hang";
     HostNotModelled = "host/not-modelled", None, "the module called host functions whose effect is not modelled yet";
+    HostRestricted = "host/restricted", None, "the module called host functions that its capabilities leave out";
     LimitReached = "limit/reached", None, "a limit of filtergate ended the run";
 }
 

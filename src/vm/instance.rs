@@ -217,7 +217,8 @@ impl Callbacks {
             store: &mut Store<HostState>,
             name: &str,
         ) -> Option<TypedFunc<P, R>> {
-            instance.get_typed_func(store, name).ok()
+            // What the capabilities leave out is never looked up.
+            store.data().plugin.allows(name).then(|| instance.get_typed_func(store, name).ok())?
         }
         let headers = |store: &mut Store<HostState>, name: &str| {
             if abi == AbiVersion::V0_1_0 {
