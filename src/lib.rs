@@ -57,7 +57,7 @@ pub struct CheckOptions {
     /// The VM configuration.
     pub vm_configuration: Vec<u8>,
     /// The VM's environment variables.
-    pub environment: BTreeMap<String, String>,
+    pub environment_variables: BTreeMap<String, String>,
     /// The capabilities that modules have; none is all.
     pub allowed_capabilities: Vec<String>,
     /// The exchanges of each root.
@@ -77,7 +77,7 @@ impl Default for CheckOptions {
             root_ids: Vec::new(),
             configuration: Vec::new(),
             vm_configuration: Vec::new(),
-            environment: BTreeMap::new(),
+            environment_variables: BTreeMap::new(),
             allowed_capabilities: Vec::new(),
             exchanges: smoke_exchanges(),
             controls: true,
@@ -184,7 +184,7 @@ fn execute(
         root_ids: root_ids(options, image),
         configuration: options.configuration.clone(),
         vm_configuration: options.vm_configuration.clone(),
-        environment: options.environment.clone(),
+        environment_variables: options.environment_variables.clone(),
         allowed_capabilities: options.allowed_capabilities.clone(),
         vm_id: String::new(),
         plugin_name: PLUGIN_NAME.to_owned(),

@@ -77,7 +77,7 @@ impl Bench {
                 root_id: root_id.clone(),
                 configuration: options.configuration.clone(),
                 vm_configuration: options.vm_configuration.clone(),
-                environment: options.environment.clone(),
+                environment_variables: options.environment_variables.clone(),
                 allowed_capabilities: options.allowed_capabilities.clone(),
                 ..Plugin::default()
             },

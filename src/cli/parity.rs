@@ -121,6 +121,8 @@ impl Parity {
                 root_id: options.root_ids.first().cloned().unwrap_or_default(),
                 configuration: text(&options.configuration)?,
                 vm_configuration: text(&options.vm_configuration)?,
+                environment_variables: options.environment_variables.clone(),
+                allowed_capabilities: options.allowed_capabilities.clone(),
                 trace: true,
             };
             let mut record = parity::theirs(envoy, &setup).map_err(not_compared)?;

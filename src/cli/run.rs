@@ -35,7 +35,7 @@ pub struct LoadArgs {
 
     /// Environment variable of the VM
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = values::variable)]
-    pub environment: Vec<(String, String)>,
+    pub environment_variables: Vec<(String, String)>,
 
     /// Allow only these host functions and callbacks
     #[arg(long = "allow-capability", value_name = "NAME")]
@@ -123,7 +123,7 @@ impl LoadArgs {
             root_ids: self.root_ids.clone(),
             configuration: read("--config", &self.config)?,
             vm_configuration: read("--vm-config", &self.vm_config)?,
-            environment: self.environment.iter().cloned().collect(),
+            environment_variables: self.environment_variables.iter().cloned().collect(),
             allowed_capabilities: self.allowed_capabilities.clone(),
             ..CheckOptions::default()
         })

@@ -30,7 +30,7 @@ pub struct ExerciseOptions {
     /// The VM configuration.
     pub vm_configuration: Vec<u8>,
     /// The VM's environment variables.
-    pub environment: BTreeMap<String, String>,
+    pub environment_variables: BTreeMap<String, String>,
     /// The capabilities that the module has; none is all.
     pub allowed_capabilities: Vec<String>,
     /// The VM's id.
@@ -427,7 +427,7 @@ fn plugin(options: &ExerciseOptions, root_id: &str) -> Plugin {
         vm_id: options.vm_id.clone(),
         configuration: options.configuration.clone(),
         vm_configuration: options.vm_configuration.clone(),
-        environment: options.environment.clone(),
+        environment_variables: options.environment_variables.clone(),
         allowed_capabilities: options.allowed_capabilities.clone(),
     }
 }

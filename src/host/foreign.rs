@@ -184,15 +184,16 @@ enum ObjectKind {
     Number(u64),
 }
 
-/// Keys with an `ObjectFactory` in Envoy, and the first minor release that has it. Seen in Envoy
-/// 1.36.4 and 1.40.0; the others are between.
+/// Keys with an `ObjectFactory` in Envoy, and the first minor release that has it so; the younger
+/// row of a key first. Seen in Envoy 1.36.4, 1.37.0, 1.39.3 and 1.40.0.
 static OBJECTS: &[(&str, u8, ObjectKind)] = &[
     ("envoy.string", 0, ObjectKind::Text),
     ("envoy.hashable_string", 38, ObjectKind::Text),
     ("envoy.network.ip", 0, ObjectKind::Ip),
     ("envoy.network.upstream_server_name", 0, ObjectKind::Text),
     ("envoy.network.application_protocols", 0, ObjectKind::Opaque),
-    ("envoy.network.upstream_subject_alt_names", 0, ObjectKind::Text),
+    ("envoy.network.upstream_subject_alt_names", 38, ObjectKind::Text),
+    ("envoy.network.upstream_subject_alt_names", 0, ObjectKind::Opaque),
     ("envoy.tcp_proxy.cluster", 0, ObjectKind::Text),
     ("envoy.tcp_proxy.disable_tunneling", 0, ObjectKind::Flag),
     ("envoy.tcp_proxy.per_connection_idle_timeout_ms", 0, ObjectKind::Number(u64::MAX)),

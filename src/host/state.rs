@@ -32,7 +32,7 @@ pub struct Plugin {
     pub vm_configuration: Vec<u8>,
     /// `vm_config.environment_variables.key_values`, which WASI shows. Envoy's order is that of a
     /// hash table, and differs between releases; here it is that of the names.
-    pub environment: BTreeMap<String, String>,
+    pub environment_variables: BTreeMap<String, String>,
     /// `capability_restriction_config.allowed_capabilities`; without one everything is allowed.
     pub allowed_capabilities: Vec<String>,
 }

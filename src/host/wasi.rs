@@ -146,7 +146,7 @@ pub fn sock_recv(guest: &mut Guest<'_>, size_ptr: u32, flags_ptr: u32) -> HostRe
 
 /// The bytes of the environment that the VM's configuration gives, one variable after another.
 fn environment(guest: &Guest<'_>) -> Vec<Vec<u8>> {
-    let variables = guest.data().plugin.environment.iter();
+    let variables = guest.data().plugin.environment_variables.iter();
     variables.map(|(name, value)| format!("{name}={value}\0").into_bytes()).collect()
 }
 

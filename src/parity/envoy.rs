@@ -1,6 +1,7 @@
 //! A real Envoy with one Wasm filter between a listener and an upstream, all on loopback.
 
 use std::{
+    collections::BTreeMap,
     io::{self, BufReader, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
@@ -31,6 +32,10 @@ pub struct Setup {
     pub configuration: String,
     /// The VM configuration.
     pub vm_configuration: String,
+    /// The VM's environment variables.
+    pub environment_variables: BTreeMap<String, String>,
+    /// The capabilities that the plugin is left; all of them without any.
+    pub allowed_capabilities: Vec<String>,
     /// Whether every call across the boundary is logged.
     pub trace: bool,
 }
@@ -219,14 +224,22 @@ fn wasm(setup: &Setup, module: &Path) -> Value {
     if !setup.vm_configuration.is_empty() {
         vm["configuration"] = string(&setup.vm_configuration);
     }
+    if !setup.environment_variables.is_empty() {
+        vm["environment_variables"] = json!({ "key_values": setup.environment_variables });
+    }
+    let mut plugin = json!({
+        "name": crate::PLUGIN_NAME,
+        "root_id": setup.root_id,
+        "configuration": string(&setup.configuration),
+        "vm_config": vm,
+    });
+    if !setup.allowed_capabilities.is_empty() {
+        let allowed: serde_json::Map<_, _> =
+            setup.allowed_capabilities.iter().map(|name| (name.clone(), json!({}))).collect();
+        plugin["capability_restriction_config"] = json!({ "allowed_capabilities": allowed });
+    }
     json!({ "name": "wasm", "typed_config": {
-        "@type": extension("filters.http.wasm.v3.Wasm"),
-        "config": {
-            "name": crate::PLUGIN_NAME,
-            "root_id": setup.root_id,
-            "configuration": string(&setup.configuration),
-            "vm_config": vm,
-        },
+        "@type": extension("filters.http.wasm.v3.Wasm"), "config": plugin,
     } })
 }
 
