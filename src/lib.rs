@@ -32,6 +32,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     bench::{Phase, PhaseClock},
     exercise::{Exchange, ExerciseOptions, smoke_exchanges},
+    host::Environment,
     image::{FetchOptions, Image, Progress, Source},
     target::Target,
     verdict::{Finding, Rule, StaticReport, Verdict},
@@ -64,6 +65,8 @@ pub struct CheckOptions {
     pub exchanges: Vec<Exchange>,
     /// Whether to try an unknown root_id and the empty one as controls.
     pub controls: bool,
+    /// What surrounds the filter.
+    pub environment: Environment,
     /// After this long no further root_id is begun.
     pub budget: Duration,
 }
@@ -81,6 +84,7 @@ impl Default for CheckOptions {
             allowed_capabilities: Vec::new(),
             exchanges: smoke_exchanges(),
             controls: true,
+            environment: Environment::default(),
             budget: Duration::from_secs(60),
         }
     }
@@ -191,6 +195,7 @@ fn execute(
         exchanges: options.exchanges.clone(),
         controls: options.controls,
         has_function_names,
+        environment: options.environment.clone(),
         budget: options.budget,
     };
     let exercised = on_a_guest_thread(|| exercise::exercise(&template, &exercise_options));

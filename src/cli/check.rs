@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::{
+    host::Environment,
     image::Source,
     report::{
         human::{self, Detail},
@@ -32,6 +33,10 @@ pub struct Check {
     #[command(flatten)]
     load: LoadArgs,
 
+    /// Clusters and names around the filter, as JSON
+    #[arg(long, value_name = "TEXT|@FILE")]
+    environment: Option<String>,
+
     /// Begin no root_id after this
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = values::duration)]
     budget: Duration,
@@ -54,6 +59,13 @@ pub struct Check {
     /// Print nothing but the verdict's line
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
+}
+
+fn environment_of(text: &str) -> Result<Environment, String> {
+    let text = values::text_or_file(text)?;
+    serde_json::from_slice(&text).map_err(|error| {
+        format!("{error}; the README has an example under \"Calls to other services\"")
+    })
 }
 
 const AFTER_HELP: &str = "\
@@ -80,6 +92,10 @@ impl Check {
         super::diagnostics::start(self.show.verbose);
         let mut options = self.load.options()?;
         options.budget = self.budget;
+        if let Some(environment) = &self.environment {
+            options.environment = environment_of(environment)
+                .map_err(|reason| CliError::Usage(format!("--environment: {reason}")))?;
+        }
         options.controls = !self.no_controls;
         options.vm.trace = self.trace.is_some();
         if self.no_exchanges {

@@ -61,12 +61,15 @@ pub(super) fn request_headers(exchange: &Exchange) -> HeaderMap {
         Some((_, proto)) if proto == "https" => "https",
         _ => "http",
     };
-    let mut headers = HeaderMap::from_pairs([
+    let mut headers = HeaderMap::request();
+    for (name, value) in [
         (":authority", request.host.as_str()),
         (":path", &request.path),
         (":method", &request.method),
         (":scheme", scheme),
-    ]);
+    ] {
+        headers.add(name.as_bytes(), value.as_bytes());
+    }
     for (name, value) in &request.headers {
         match name.to_ascii_lowercase().as_str() {
             // Not for the next hop, or not for a client to say.

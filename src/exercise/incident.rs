@@ -55,7 +55,7 @@ pub(super) fn incident_finding(incident: &Incident, instance: &Instance) -> Find
     match incident {
         Incident::Trap(trap) => hazard_finding(trap, &format!("`{}`", trap.function)),
         Incident::Stalled { paused_in } => {
-            let help = if instance.state().calls_not_modelled().next().is_some() {
+            let help = if !instance.state().pending.unknown_clusters.is_empty() {
                 "the module called a service that does not exist here and was told so; it should answer or resume the stream when a call cannot be made"
             } else {
                 "resume the stream (proxy_continue_stream), answer it (proxy_send_local_response), or return Continue; a pause in a headers callback also keeps the body away"

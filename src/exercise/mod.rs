@@ -1,6 +1,7 @@
 //! Exercising a compiled module: the load sequence for each root_id, and exchanges.
 
 mod around;
+mod events;
 mod exchange;
 mod http;
 mod incident;

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     bench::PhaseClock,
-    host::{Deferred, LogLine, Plugin, Process, TracedCall},
+    host::{Deferred, Environment, LogLine, Plugin, Process, TracedCall},
     verdict::{Finding, Rule, Severity},
     vm::{Instance, Template, Trap, TrapKind},
 };
@@ -43,6 +43,8 @@ pub struct ExerciseOptions {
     pub controls: bool,
     /// Whether Envoy prints backtraces for this module.
     pub has_function_names: bool,
+    /// What surrounds the filter.
+    pub environment: Environment,
     /// After this long no further root is begun.
     pub budget: Duration,
 }
@@ -196,7 +198,7 @@ impl Run<'_> {
     fn root(&mut self, root_id: &str, called: &mut Called) -> (RootRun, bool) {
         let names = self.options.has_function_names;
         let mut root = RootRun { root_id: root_id.to_owned(), ..RootRun::default() };
-        let process = Arc::new(Process::new());
+        let process = Arc::new(Process::within(self.options.environment.clone()));
         let plugin = self.plugin(root_id);
         let mut canary = load_plugin(self.template, &plugin, &process, names, &mut root.phases);
         root.logs = std::mem::take(&mut canary.logs);
@@ -262,6 +264,7 @@ impl Run<'_> {
             }
         }
         self.wind_down(root_id, &mut worker);
+        self.unknown_clusters(root_id, &worker.instance);
         root.note_trace(TraceStage::End, worker.instance.state_mut().take_trace());
         note_calls(&worker.instance, called);
         root.peak_memory_bytes = root.peak_memory_bytes.max(peak(&worker.instance));
@@ -302,7 +305,7 @@ impl Run<'_> {
                     context.pending_done = true;
                 }
                 // The module will say when it is done; after a tick at the latest here.
-                instance.end_call().contains(&Deferred::RootDone(root))
+                instance.end_call().deferred.contains(&Deferred::RootDone(root))
             }
             Ok(_) => {
                 instance.end_call();
@@ -316,6 +319,18 @@ impl Run<'_> {
         if finished {
             self.delete_root(root_id, instance, root);
         }
+    }
+
+    fn unknown_clusters(&mut self, root_id: &str, instance: &Instance) {
+        let clusters = &instance.state().pending.unknown_clusters;
+        let findings = clusters.iter().map(|(name, result)| {
+            Finding::note(
+                Rule::HostUnknownCluster,
+                format!("the module called cluster `{name}`, which is not there, and was given result {result}"),
+            )
+            .help("what the module does with an answer is not covered by this verdict")
+        });
+        self.report(root_id, findings.collect());
     }
 
     fn delete_root(&mut self, root_id: &str, instance: &mut Instance, root: u32) {
@@ -332,8 +347,8 @@ impl Run<'_> {
         instance: &mut Instance,
         result: Result<(), Box<Trap>>,
     ) {
-        instance.end_call();
-        if let Err(trap) = result {
+        let late = instance.end_call().trap;
+        for trap in result.err().into_iter().chain(late) {
             let finding = self.trap(&trap, "of the root context");
             self.report(root_id, vec![finding]);
         }
@@ -436,10 +451,10 @@ fn peak(instance: &Instance) -> usize {
     instance.state().limits.peak_memory_bytes
 }
 
-/// Host functions that a report names where a module called them.
+/// Functions that a report names where a module called them.
 #[derive(Default)]
 struct Called {
-    /// Those without a model.
+    /// Foreign functions without a model.
     not_modelled: BTreeSet<&'static str>,
     /// Those that the capabilities leave out, with Envoy's line.
     restricted: BTreeMap<&'static str, String>,
@@ -461,7 +476,7 @@ impl Called {
 
 /// Takes note of the functions to be named that the instance called.
 fn note_calls(instance: &Instance, seen: &mut Called) {
-    seen.not_modelled.extend(instance.state().calls_not_modelled());
+    seen.not_modelled.extend(&instance.state().foreign_not_modelled);
     seen.restricted.extend(instance.state().restricted_calls());
 }
 
@@ -474,7 +489,7 @@ fn not_modelled_finding(seen: &BTreeSet<&str>) -> Option<Finding> {
         Finding::note(
             Rule::HostNotModelled,
             format!(
-                "the module called {}: there are no clusters, resolvers or foreign functions here, and it was answered as Envoy answers when the thing is not configured",
+                "the module called the foreign functions {}, which are not modelled: it was answered as by an Envoy that is built without them",
                 names.join(", ")
             ),
         )

@@ -5,6 +5,7 @@ use crate::abi::Status;
 use super::{
     context::{Body, Flow},
     memory::{Guest, give, read, write_u32},
+    pending::Arrival,
     state::{HostResult, HostState},
 };
 
@@ -35,14 +36,31 @@ fn bytes(state: &mut HostState, buffer: u32) -> HostResult<&[u8]> {
     match buffer {
         HTTP_REQUEST_BODY => body(state, Flow::Request),
         HTTP_RESPONSE_BODY => body(state, Flow::Response),
-        // TCP data and gRPC messages exist only in their callbacks, where they are not empty.
-        NETWORK_DOWNSTREAM_DATA | NETWORK_UPSTREAM_DATA | GRPC_RECEIVE_BUFFER | CALL_DATA => {
+        // TCP data exists only in its callbacks.
+        NETWORK_DOWNSTREAM_DATA | NETWORK_UPSTREAM_DATA => {
             state.context_id()?;
             Ok(&[])
         }
+        GRPC_RECEIVE_BUFFER => {
+            state.context_id()?;
+            match &state.pending.delivered {
+                Some(Arrival::GrpcMessage(message)) => Ok(message),
+                _ => Ok(&[]),
+            }
+        }
+        CALL_DATA => {
+            state.context_id()?;
+            match &state.pending.delivered {
+                Some(Arrival::Resolved(addresses)) => Ok(addresses),
+                _ => Ok(&[]),
+            }
+        }
         HTTP_CALL_RESPONSE_BODY => {
             state.context_id()?;
-            Err(Status::NotFound.into())
+            match &state.pending.delivered {
+                Some(Arrival::HttpResponse(_, body, _)) => Ok(body),
+                _ => Err(Status::NotFound.into()),
+            }
         }
         VM_CONFIGURATION => {
             state.context_id()?;
@@ -117,6 +135,14 @@ pub fn proxy_set_buffer_bytes(
     let flow = match buffer {
         HTTP_REQUEST_BODY => Flow::Request,
         HTTP_RESPONSE_BODY => Flow::Response,
+        GRPC_RECEIVE_BUFFER => {
+            let state = guest.data_mut();
+            state.charge(data.len())?;
+            return match &mut state.pending.delivered {
+                Some(Arrival::GrpcMessage(message)) => splice_bytes(message, start, length, &data),
+                _ => Err(Status::BadArgument.into()),
+            };
+        }
         _ => return Err(Status::BadArgument.into()),
     };
     let state = guest.data_mut();
@@ -126,7 +152,10 @@ pub fn proxy_set_buffer_bytes(
 }
 
 fn splice(body: &mut Body, start: u32, length: u32, data: &[u8]) -> HostResult {
-    let target = body.visible_mut().ok_or(Status::BadArgument)?;
+    splice_bytes(body.visible_mut().ok_or(Status::BadArgument)?, start, length, data)
+}
+
+fn splice_bytes(target: &mut Vec<u8>, start: u32, length: u32, data: &[u8]) -> HostResult {
     let (start, length) = (start as usize, length as usize);
     if start == 0 {
         let removed = length.min(target.len());

@@ -26,6 +26,8 @@ pub struct Context {
     pub stream: Option<Box<StreamState>>,
     /// Milliseconds between ticks; 0 is off. On roots.
     pub tick_period_ms: u32,
+    /// When the next tick is due by the virtual clock, nanoseconds.
+    pub tick_due_ns: u64,
     /// The buffer that was last selected, by its type.
     pub last_buffer: Option<u32>,
     /// The root answered 0 from `proxy_on_done` and has not called `proxy_done` yet.
@@ -83,6 +85,7 @@ impl Context {
             parent,
             stream: None,
             tick_period_ms: 0,
+            tick_due_ns: 0,
             last_buffer: None,
             pending_done: false,
             prototypes: BTreeMap::new(),

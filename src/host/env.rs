@@ -30,7 +30,8 @@ pub fn wall_clock_ns() -> u64 {
 /// `proxy_get_current_time_nanoseconds`: the wall clock.
 pub fn proxy_get_current_time_nanoseconds(guest: &mut Guest<'_>, result_ptr: u32) -> HostResult {
     guest.data().context_id()?;
-    write_u64(guest, result_ptr, wall_clock_ns())
+    let now = guest.data().process.now_ns();
+    write_u64(guest, result_ptr, now)
 }
 
 /// `proxy_get_status`: the root's last call status, whatever the effective context.
@@ -46,12 +47,11 @@ pub fn proxy_get_status(
     give(guest, &message, message_ptr_ptr, message_size_ptr)
 }
 
-/// `proxy_set_tick_period_milliseconds`: acts on the root of the context; 0 turns ticks off.
+/// `proxy_set_tick_period_milliseconds`: acts on the root of the context; 0 turns ticks off,
+/// anything else begins a period anew.
 pub fn proxy_set_tick_period_milliseconds(guest: &mut Guest<'_>, period: u32) -> HostResult {
     let root = guest.data().root_id()?;
-    if let Some(context) = guest.data_mut().contexts.get_mut(&root) {
-        context.tick_period_ms = period;
-    }
+    guest.data_mut().arm_tick(root, period);
     Ok(())
 }
 

@@ -73,7 +73,7 @@ pub fn proxy_call_foreign_function(
         .find(|function| function.name.as_bytes() == name && function.since <= state.envoy_minor);
     let Some(function) = known else { return Err(Status::NotFound.into()) };
     let Some(run) = function.run else {
-        state.foreign_not_modelled = true;
+        state.foreign_not_modelled.insert(function.name);
         return Err(Status::NotFound.into());
     };
     let (bytes, result) = match run(state, &arguments) {

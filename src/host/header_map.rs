@@ -7,6 +7,7 @@ use std::str::FromStr;
 pub struct HeaderMap {
     entries: Vec<(Vec<u8>, Vec<u8>)>,
     bytes: usize,
+    of_request: bool,
 }
 
 /// Headers of which Envoy keeps one entry: a second value is appended to the first with a comma
@@ -26,7 +27,6 @@ const INLINE: &[&[u8]] = &[
     b"grpc-message",
     b"grpc-status",
     b"grpc-timeout",
-    b"host",
     b"keep-alive",
     b"proxy-connection",
     b"proxy-status",
@@ -63,6 +63,15 @@ impl HeaderMap {
         Self::default()
     }
 
+    /// An empty map of a request's headers: in these `host` is another name of `:authority`.
+    pub fn request() -> Self {
+        Self { of_request: true, ..Self::default() }
+    }
+
+    fn key<'a>(&self, name: &'a [u8]) -> &'a [u8] {
+        if self.of_request && name.eq_ignore_ascii_case(b"host") { b":authority" } else { name }
+    }
+
     /// A map of these entries.
     pub fn from_pairs<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         pairs: impl IntoIterator<Item = (K, V)>,
@@ -96,6 +105,7 @@ impl HeaderMap {
 
     /// The first value of `name`, which may have upper-case letters.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        let name = self.key(name);
         self.entries
             .iter()
             .find(|(key, _)| key.eq_ignore_ascii_case(name))
@@ -109,6 +119,7 @@ impl HeaderMap {
 
     /// All values of `name`, joined with commas.
     pub fn joined(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let name = self.key(name);
         let values: Vec<_> = self
             .entries
             .iter()
@@ -120,7 +131,7 @@ impl HeaderMap {
 
     /// Adds an entry, or appends to the one entry of an inline header (`addCopy`).
     pub fn add(&mut self, name: &[u8], value: &[u8]) {
-        let name = name.to_ascii_lowercase();
+        let name = self.key(name).to_ascii_lowercase();
         if INLINE.contains(&name.as_slice())
             && let Some((_, existing)) = self.entries.iter_mut().find(|(key, _)| *key == name)
         {
@@ -149,6 +160,7 @@ impl HeaderMap {
 
     /// Removes all values of `name`.
     pub fn remove(&mut self, name: &[u8]) {
+        let name = self.key(name);
         let bytes = &mut self.bytes;
         self.entries.retain(|(key, value)| {
             let keep = !key.eq_ignore_ascii_case(name);
@@ -161,7 +173,7 @@ impl HeaderMap {
 
     /// Removes everything.
     pub fn clear(&mut self) {
-        *self = Self::new();
+        (self.entries, self.bytes) = (Vec::new(), 0);
     }
 }
 
@@ -184,6 +196,9 @@ mod tests {
                 (b"via", b"a,b")
             ]
         );
+        let mut request = HeaderMap::request();
+        request.add(b"Host", b"a");
+        assert_eq!(request.get(b":authority"), Some(b"a".as_slice()));
         map.remove(b"x-a");
         assert_eq!(map.byte_size(), 6 + 6);
     }

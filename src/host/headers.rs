@@ -8,6 +8,7 @@ use super::{
     header_map::HeaderMap,
     memory::{Guest, give, read, write_u32},
     pairs,
+    pending::Arrival,
     state::{HostResult, HostState},
 };
 
@@ -16,8 +17,10 @@ use super::{
 enum MapType {
     Headers(Flow),
     Trailers(Flow),
-    /// gRPC metadata and HTTP call responses: reachable only in callbacks of calls.
-    Call,
+    GrpcInitialMetadata,
+    GrpcTrailingMetadata,
+    CallHeaders,
+    CallTrailers,
 }
 
 impl MapType {
@@ -28,9 +31,23 @@ impl MapType {
             1 => Self::Trailers(Flow::Request),
             2 => Self::Headers(Flow::Response),
             3 => Self::Trailers(Flow::Response),
-            4..=7 => Self::Call,
+            4 => Self::GrpcInitialMetadata,
+            5 => Self::GrpcTrailingMetadata,
+            6 => Self::CallHeaders,
+            7 => Self::CallTrailers,
             _ => return Err(Status::BadArgument.into()),
         })
+    }
+}
+
+/// A map of a call, in the callback that brings it. Contexts of streams reach them, too.
+fn of_a_call(state: &HostState, map: MapType) -> Option<&HeaderMap> {
+    match (map, state.pending.delivered.as_ref()?) {
+        (MapType::GrpcInitialMetadata, Arrival::GrpcInitialMetadata(headers))
+        | (MapType::GrpcTrailingMetadata, Arrival::GrpcTrailingMetadata(headers))
+        | (MapType::CallHeaders, Arrival::HttpResponse(headers, ..)) => Some(headers),
+        (MapType::CallTrailers, Arrival::HttpResponse(_, _, trailers)) => trailers.as_ref(),
+        _ => None,
     }
 }
 
@@ -39,7 +56,7 @@ fn readable(stream: &StreamState, map: MapType) -> Option<&HeaderMap> {
     match map {
         MapType::Headers(flow) => stream.readable_headers(flow),
         MapType::Trailers(flow) => stream.readable_trailers(flow),
-        MapType::Call => None,
+        _ => None,
     }
 }
 
@@ -51,7 +68,7 @@ fn writable(stream: &mut StreamState, map: MapType) -> Option<&mut HeaderMap> {
             direction.headers_visible.then_some(direction.headers.as_mut()).flatten()
         }
         MapType::Trailers(flow) => trailers_mut(stream.direction_mut(flow)),
-        MapType::Call => None,
+        _ => None,
     }
 }
 
@@ -141,11 +158,16 @@ pub fn proxy_get_header_map_value(
     guest.data().context_id()?;
     let key = read(guest, key_ptr, key_size)?;
     let old_abi = guest.data().abi == AbiVersion::V0_1_0;
-    let stream = guest.data_mut().stream()?.ok_or(Status::BadArgument)?;
-    let value = match readable(stream, map) {
+    let value = match of_a_call(guest.data(), map) {
         Some(headers) => headers.get(&key).map(<[u8]>::to_vec),
-        None if stream.access_log => None,
-        None => return Err(Status::BadArgument.into()),
+        None => {
+            let stream = guest.data_mut().stream()?.ok_or(Status::BadArgument)?;
+            match readable(stream, map) {
+                Some(headers) => headers.get(&key).map(<[u8]>::to_vec),
+                None if stream.access_log => None,
+                None => return Err(Status::BadArgument.into()),
+            }
+        }
     };
     match value {
         Some(value) => give(guest, &value, value_ptr_ptr, value_size_ptr),
@@ -162,8 +184,10 @@ pub fn proxy_get_header_map_pairs(
     size_ptr: u32,
 ) -> HostResult {
     let map = MapType::from_abi(map)?;
+    let call = of_a_call(guest.data(), map).map(|headers| pairs::encode(headers.iter()));
     let stream = guest.data_mut().stream()?;
     let encoded = match stream.as_deref().and_then(|stream| readable(stream, map)) {
+        _ if call.is_some() => call.unwrap_or_default(),
         Some(headers) if !headers.is_empty() => pairs::encode(headers.iter()),
         _ => Vec::new(),
     };

@@ -5,7 +5,7 @@ use wasmtime::Linker;
 use crate::{abi::find_host_function, module::Facts};
 
 use super::{
-    buffers, calls, env, foreign, headers, logging,
+    buffers, dns, env, foreign, grpc, headers, http_call, logging,
     memory::Guest,
     metrics, properties, shared,
     state::{Exit, HostResult, HostState},
@@ -101,7 +101,7 @@ mod table {
     definitions! {
         "pthread_equal" => |guest, a: u32, b: u32| env::pthread_equal(guest, a, b);
         void "emscripten_notify_memory_growth" => |guest, a: u32| env::emscripten_notify_memory_growth(guest, a);
-        "envoy_resolve_dns" => |guest, a: u32, b: u32, c: u32| calls::envoy_resolve_dns(guest, a, b, c);
+        "envoy_resolve_dns" => |guest, a: u32, b: u32, c: u32| dns::envoy_resolve_dns(guest, a, b, c);
         "proxy_log" => |guest, a: u32, b: u32, c: u32| logging::proxy_log(guest, a, b, c);
         "proxy_get_status" => |guest, a: u32, b: u32, c: u32| env::proxy_get_status(guest, a, b, c);
         "proxy_set_property" => |guest, a: u32, b: u32, c: u32, d: u32| properties::proxy_set_property(guest, a, b, c, d);
@@ -123,12 +123,12 @@ mod table {
         "proxy_get_buffer_status" => |guest, a: u32, b: u32, c: u32| buffers::proxy_get_buffer_status(guest, a, b, c);
         "proxy_get_buffer_bytes" => |guest, a: u32, b: u32, c: u32, d: u32, e: u32| buffers::proxy_get_buffer_bytes(guest, a, b, c, d, e);
         "proxy_set_buffer_bytes" => |guest, a: u32, b: u32, c: u32, d: u32, e: u32| buffers::proxy_set_buffer_bytes(guest, a, b, c, d, e);
-        "proxy_http_call" => |guest, a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32, h: u32, _i: u32, j: u32| calls::proxy_http_call(guest, a, b, c, d, e, f, g, h, j);
-        "proxy_grpc_call" => |guest, a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32, h: u32, i: u32, j: u32, _k: u32, _l: u32| calls::proxy_grpc_call(guest, a, b, c, d, e, f, g, h, i, j);
-        "proxy_grpc_stream" => |guest, a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32, h: u32, _i: u32| calls::proxy_grpc_stream(guest, a, b, c, d, e, f, g, h);
-        "proxy_grpc_close" => |guest, a: u32| calls::proxy_grpc_end(guest, a);
-        "proxy_grpc_cancel" => |guest, a: u32| calls::proxy_grpc_end(guest, a);
-        "proxy_grpc_send" => |guest, a: u32, b: u32, c: u32, _d: u32| calls::proxy_grpc_send(guest, a, b, c);
+        "proxy_http_call" => |guest, a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32, h: u32, i: u32, j: u32| http_call::proxy_http_call(guest, a, b, c, d, e, f, g, h, i, j);
+        "proxy_grpc_call" => |guest, a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32, h: u32, i: u32, j: u32, k: u32, l: u32| grpc::proxy_grpc_call(guest, a, b, c, d, e, f, g, h, i, j, k, l);
+        "proxy_grpc_stream" => |guest, a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32, h: u32, i: u32| grpc::proxy_grpc_stream(guest, a, b, c, d, e, f, g, h, i);
+        "proxy_grpc_close" => |guest, a: u32| grpc::proxy_grpc_close(guest, a);
+        "proxy_grpc_cancel" => |guest, a: u32| grpc::proxy_grpc_cancel(guest, a);
+        "proxy_grpc_send" => |guest, a: u32, b: u32, c: u32, _d: u32| grpc::proxy_grpc_send(guest, a, b, c);
         "proxy_set_tick_period_milliseconds" => |guest, a: u32| env::proxy_set_tick_period_milliseconds(guest, a);
         "proxy_get_current_time_nanoseconds" => |guest, a: u32| env::proxy_get_current_time_nanoseconds(guest, a);
         "proxy_define_metric" => |guest, a: u32, b: u32, c: u32, d: u32| metrics::proxy_define_metric(guest, a, b, c, d);

@@ -8,7 +8,9 @@ use super::{
 };
 
 /// A level of the ABI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names are the ABI's own")]
 pub enum LogLevel {
@@ -106,11 +108,11 @@ pub fn proxy_log(guest: &mut Guest<'_>, level: u32, ptr: u32, size: u32) -> Host
     Ok(())
 }
 
-/// `proxy_get_log_level` (0.2.1): the level of Envoy's `wasm` logger. It is info unless Envoy is
-/// started with another one.
+/// `proxy_get_log_level` (0.2.1): the level of Envoy's `wasm` logger.
 pub fn proxy_get_log_level(guest: &mut Guest<'_>, level_ptr: u32) -> HostResult {
     guest.data().context_id()?;
-    write_u32(guest, level_ptr, LogLevel::Info as u32)
+    let level = guest.data().process.environment.log_level;
+    write_u32(guest, level_ptr, level as u32)
 }
 
 impl HostState {

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use wasmtime::{AsContextMut, Caller, Memory, SharedMemory};
+use wasmtime::{Caller, Memory, SharedMemory};
 
 use crate::abi::Status;
 
 use super::{
+    reentry::call_back,
     state::{Exit, HostResult, HostState, HostTrap, Phase},
-    trace::CallOutcome,
 };
 
 /// The memory that the host uses: the last exported one, else the last imported one
@@ -107,41 +107,15 @@ pub fn write_u64(guest: &mut Guest<'_>, ptr: u32, value: u64) -> HostResult {
 /// the allocation allow-list. `None` where it gives 0, an address outside the memory, or traps.
 pub fn allocate(guest: &mut Guest<'_>, len: u32) -> HostResult<Option<u32>> {
     let Some(allocator) = guest.data().allocator.clone() else { return Ok(None) };
-    let state = guest.data_mut();
-    let (current, effective) = (state.current.replace(0), std::mem::take(&mut state.effective));
-    state.phase = Phase::Malloc;
-    let name = state.allocator_name;
-    if let Some(trace) = &mut state.trace {
-        trace.begin_callback(name, &[len.into()]);
-    }
-    let result = allocator.call(guest.as_context_mut(), len);
-    let state = guest.data_mut();
-    if let Some(trace) = &mut state.trace {
-        trace.end_callback(
-            result
-                .as_ref()
-                .map_or(CallOutcome::NotReturned, |address| CallOutcome::Returned(Some(*address))),
-        );
-    }
+    let name = guest.data().allocator_name;
+    guest.data_mut().phase = Phase::Malloc;
+    let address = call_back(guest, name, &allocator, 0, len);
     // Envoy lifts every restriction after an allocation, whatever stood before it.
-    state.phase = Phase::Free;
-    (state.current, state.effective) = (current, effective);
-    match result {
-        Ok(0) => Ok(None),
-        Ok(address) => {
-            let Some(range) = range(address, len) else { return Ok(None) };
-            let (memory, _) = split(guest)?;
-            Ok(memory.get(range).map(|_| address))
-        }
-        Err(error) => {
-            // Time, limits and Envoy's own death end the whole call, not just the allocation.
-            if let Some(trap) = HostTrap::beyond_the_guest(&error) {
-                return Err(trap.into());
-            }
-            guest.data_mut().allocator_trap.get_or_insert(error);
-            Ok(None)
-        }
-    }
+    guest.data_mut().phase = Phase::Free;
+    let Some(address) = address?.filter(|address| *address != 0) else { return Ok(None) };
+    let Some(range) = range(address, len) else { return Ok(None) };
+    let (memory, _) = split(guest)?;
+    Ok(memory.get(range).map(|_| address))
 }
 
 /// Hands bytes to the guest in memory of its own, and writes where they are and how many

@@ -5,19 +5,24 @@
 //! one fails first.
 
 mod buffers;
-mod calls;
 mod context;
+mod dns;
 mod env;
+pub mod environment;
 mod foreign;
+mod grpc;
 mod header_map;
 mod headers;
+mod http_call;
 mod link;
 mod logging;
 mod memory;
 mod metrics;
 pub mod pairs;
+mod pending;
 mod process;
 mod properties;
+mod reentry;
 mod shared;
 mod state;
 mod stream;
@@ -29,12 +34,14 @@ pub use context::{
     Body, BodySource, Context, ContextKind, Direction, Flow, Kind, LocalReply, Object, Prototype,
     SetProperty, StreamState,
 };
-pub use env::wall_clock_ns;
+pub use environment::Environment;
 pub use header_map::HeaderMap;
 pub use link::define_imports;
 pub use logging::{LogLevel, LogLine, LogSink};
 pub use memory::GuestMemory;
-pub use process::Process;
+pub use pending::{Arrival, Pending, Scheduled, TokenClass};
+pub use process::{Process, QueueReady};
+pub use reentry::Reentrant;
 pub use state::{
     Deferred, Exit, HostResult, HostState, HostTrap, Phase, Plugin, StoreLimits, VmFailure,
 };

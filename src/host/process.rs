@@ -2,8 +2,13 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
+
+use super::{env::wall_clock_ns, environment::Environment};
 
 /// A value of shared data with its compare-and-swap number.
 #[derive(Debug, Clone)]
@@ -19,6 +24,21 @@ pub struct SharedValue {
 pub struct Queue {
     /// Items that nobody took yet.
     pub items: VecDeque<Vec<u8>>,
+    /// The instance and root context that registered it last.
+    pub owner: (u32, u32),
+}
+
+/// An item was put into a queue: its owner is to hear of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueReady {
+    /// The instance of the owner.
+    pub instance: u32,
+    /// Its root context.
+    pub root: u32,
+    /// The queue.
+    pub token: u32,
+    /// Its place among all events.
+    pub order: u64,
 }
 
 /// A metric's value, shared by all ids that were given for its name.
@@ -41,6 +61,8 @@ pub struct Tables {
     pub queue_tokens: HashMap<(String, Vec<u8>), u32>,
     /// Queues by token; tokens start at 1.
     pub queues: Vec<Queue>,
+    /// Items that their owners have not heard of.
+    pub posts: VecDeque<QueueReady>,
     /// Metric values by kind and name.
     pub metrics: HashMap<(u32, Vec<u8>), MetricValue>,
 }
@@ -49,12 +71,48 @@ pub struct Tables {
 #[derive(Debug, Default)]
 pub struct Process {
     tables: Mutex<Tables>,
+    /// What surrounds the filter.
+    pub environment: Environment,
+    /// Nanoseconds that the drivers let pass.
+    elapsed_ns: AtomicU64,
+    orders: AtomicU64,
+    instances: AtomicU32,
 }
 
 impl Process {
     /// A process in which nothing happened yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, surrounded by `environment`.
+    pub fn within(environment: Environment) -> Self {
+        Self { environment, ..Self::default() }
+    }
+
+    /// Nanoseconds that passed on the virtual clock, by which timers go.
+    pub fn elapsed_ns(&self) -> u64 {
+        self.elapsed_ns.load(Ordering::Relaxed)
+    }
+
+    /// Lets time pass up to this reading of the virtual clock.
+    pub fn advance_to(&self, elapsed_ns: u64) {
+        self.elapsed_ns.fetch_max(elapsed_ns, Ordering::Relaxed);
+    }
+
+    /// What a guest reads as the time: the wall clock, and what the drivers let pass beyond it.
+    pub fn now_ns(&self) -> u64 {
+        wall_clock_ns().saturating_add(self.elapsed_ns())
+    }
+
+    /// A number for an event: those of one time come in this order.
+    pub fn next_order(&self) -> u64 {
+        self.orders.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A number for an instance.
+    pub fn next_instance(&self) -> u32 {
+        self.instances.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The tables.

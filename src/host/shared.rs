@@ -4,7 +4,7 @@ use crate::abi::Status;
 
 use super::{
     memory::{Guest, give, read, write_u32},
-    process::{Queue, SharedValue},
+    process::{Queue, QueueReady, SharedValue},
     state::HostResult,
 };
 
@@ -56,7 +56,8 @@ pub fn proxy_set_shared_data(
     Ok(())
 }
 
-/// `proxy_register_shared_queue`: the same name gives the same token.
+/// `proxy_register_shared_queue`: the same name gives the same token, and whoever registers it last
+/// hears of its items.
 pub fn proxy_register_shared_queue(
     guest: &mut Guest<'_>,
     name_ptr: u32,
@@ -67,12 +68,16 @@ pub fn proxy_register_shared_queue(
     let name = read(guest, name_ptr, name_size)?;
     let state = guest.data_mut();
     state.charge(name.len() + size_of::<Queue>())?;
+    let owner = (state.instance, state.root_id()?);
     let token = {
         let mut tables = state.process.lock();
         let next = u32::try_from(tables.queues.len()).unwrap_or(u32::MAX).saturating_add(1);
         let token = *tables.queue_tokens.entry((state.plugin.vm_id.clone(), name)).or_insert(next);
         if token == next {
             tables.queues.push(Queue::default());
+        }
+        if let Some(queue) = queue(&mut tables.queues, token) {
+            queue.owner = owner;
         }
         token
     };
@@ -129,7 +134,11 @@ pub fn proxy_enqueue_shared_queue(
     let state = guest.data_mut();
     state.charge(data.len() + size_of::<Vec<u8>>())?;
     let mut tables = state.process.lock();
-    queue(&mut tables.queues, token).ok_or(Status::NotFound)?.items.push_back(data);
+    let queue = queue(&mut tables.queues, token).ok_or(Status::NotFound)?;
+    queue.items.push_back(data);
+    let (instance, root) = queue.owner;
+    let order = state.process.next_order();
+    tables.posts.push_back(QueueReady { instance, root, token, order });
     Ok(())
 }
 

@@ -1,6 +1,9 @@
 //! What the host keeps for one instance of a module.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use wasmtime::{ResourceLimiter, TypedFunc};
 
@@ -13,7 +16,9 @@ use super::{
     context::{Context, ContextKind, StreamState},
     logging::LogSink,
     memory::GuestMemory,
+    pending::{Pending, Scheduled},
     process::Process,
+    reentry::Reentrant,
     trace::Trace,
 };
 
@@ -144,6 +149,8 @@ pub enum Deferred {
     LocalReply(u32),
     /// The root context whose shutdown is done.
     RootDone(u32),
+    /// Tell the module that a gRPC call or stream failed in the call that was to begin it.
+    CallFailed(Box<Scheduled>),
 }
 
 /// Why the VM is failed.
@@ -253,8 +260,11 @@ pub struct HostState {
     pub deferred: Vec<Deferred>,
     /// Set by the first trap; a failed VM is called no more.
     pub failed: Option<VmFailure>,
-    /// A trap in the allocator while the host called it.
-    pub allocator_trap: Option<wasmtime::Error>,
+    /// Callbacks that the host calls from within a call of the guest's.
+    pub reentrant: Reentrant,
+    /// The first trap of a function that the host called from within a call of the guest's, and its
+    /// name.
+    pub nested_trap: Option<(&'static str, wasmtime::Error)>,
     /// Log lines of the guest.
     pub logs: LogSink,
     /// What all instances share.
@@ -267,8 +277,12 @@ pub struct HostState {
     pub metric_ids: super::metrics::MetricIds,
     /// Status code and message for `proxy_get_status`.
     pub call_status: (u32, Vec<u8>),
-    /// Whether the guest called a foreign function that has no model here.
-    pub foreign_not_modelled: bool,
+    /// The foreign functions without a model here that the guest called.
+    pub foreign_not_modelled: BTreeSet<&'static str>,
+    /// Calls that have not come back.
+    pub pending: Pending,
+    /// Which of the process's instances this is.
+    pub instance: u32,
     /// Bytes that the guest made the host keep.
     pub host_bytes: usize,
     /// What crosses the boundary, where that is wanted.
@@ -308,14 +322,17 @@ impl HostState {
             stop_iteration: false,
             deferred: Vec::new(),
             failed: None,
-            allocator_trap: None,
+            reentrant: Reentrant::default(),
+            nested_trap: None,
             logs: LogSink::default(),
-            process,
             calls: vec![0; HOST_FUNCTIONS.len()].into(),
             read_root_id: false,
             metric_ids: Default::default(),
             call_status: (0, Vec::new()),
-            foreign_not_modelled: false,
+            foreign_not_modelled: BTreeSet::new(),
+            pending: Pending::default(),
+            instance: process.next_instance(),
+            process,
             host_bytes: 0,
             trace: None,
         }

@@ -33,6 +33,13 @@ pub enum CallOutcome {
     Returned(Option<u32>),
 }
 
+impl CallOutcome {
+    /// What a trace keeps of a callback's result.
+    pub fn returned(result: &impl Words) -> Self {
+        Self::Returned(result.words().first().and_then(|word| u32::try_from(*word).ok()))
+    }
+}
+
 /// An argument, or what a host function handed back, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TracedValue {

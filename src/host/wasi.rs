@@ -6,7 +6,6 @@ use std::time::Instant;
 use crate::abi::Status;
 
 use super::{
-    env::wall_clock_ns,
     logging::LogLevel,
     memory::{Guest, slice, split, write, write_u32, write_u64},
     state::{Exit, HostResult},
@@ -183,11 +182,12 @@ pub fn no_strings(guest: &mut Guest<'_>, count_ptr: u32, size_ptr: u32) -> HostR
 pub fn clock_time_get(guest: &mut Guest<'_>, id: u32, time_ptr: u32) -> HostResult {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     let now = match id {
-        0 => wall_clock_ns(),
+        0 => guest.data().process.now_ns(),
         // Any origin will do, as long as no reading is 0.
         1 => u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos())
             .unwrap_or(u64::MAX)
-            .saturating_add(1_000_000_000),
+            .saturating_add(1_000_000_000)
+            .saturating_add(guest.data().process.elapsed_ns()),
         _ => return errno(NOTSUP),
     };
     guest.data().context_id()?;

@@ -23,6 +23,8 @@ pub fn options(mut options: CheckOptions, root_id: &str) -> CheckOptions {
     options.exchanges = requests();
     options.controls = false;
     options.vm.trace = true;
+    // Envoy logs every call only at this level.
+    options.environment.log_level = LogLevel::Trace;
     options
 }
 

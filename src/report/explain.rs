@@ -198,11 +198,18 @@ it. Never roll it out."
 Envoy does not reject this module: the main thread never comes back from loading it, so that Envoy
 does not become ready or takes no more configuration. Never roll it out."
         }
+        Rule::HostUnknownCluster => {
+            "\
+The module called a cluster that the environment does not have, and was told so: proxy_http_call
+gives 2 (BadArgument), gRPC calls 4 (ParseFailure). Envoy does the same where no cluster has that
+name. What the module does with an answer is not covered by this verdict. Check the name, or say
+with --environment which clusters there are and how they answer."
+        }
         Rule::HostNotModelled => {
             "\
-The module made calls that need something outside of the proxy: an HTTP or gRPC service, a resolver,
-a foreign function. They were answered as Envoy does when it is not configured. What the module does
-with an answer is not covered by the verdict."
+The module called foreign functions that Envoy has and that are not modelled here. They were
+answered as by an Envoy that is built without them. What the module does with an answer is not
+covered by the verdict."
         }
         Rule::HostRestricted => {
             "\

@@ -94,6 +94,7 @@ rules! {
     HazardHangsEnvoy = "hazard/hangs-envoy", Some("hang"), "Envoy would not reject the module: it would hang";
     HostNotModelled = "host/not-modelled", None, "the module called host functions whose effect is not modelled yet";
     HostRestricted = "host/restricted", None, "the module called host functions that its capabilities leave out";
+    HostUnknownCluster = "host/unknown-cluster", None, "the module called a cluster that is not there";
     LimitReached = "limit/reached", None, "a limit of filtergate ended the run";
 }
 

@@ -1,5 +1,7 @@
 //! One run of a module.
 
+use std::collections::VecDeque;
+
 use wasmtime::{
     Extern, Instance as WasmtimeInstance, Module, Store, TypedFunc, WasmParams, WasmResults,
 };
@@ -7,12 +9,14 @@ use wasmtime::{
 use crate::{
     abi::{ALLOCATORS, AbiVersion},
     host::{
-        CallOutcome, Context, ContextKind, Deferred, GuestMemory, HostState, Phase, VmFailure,
-        Words,
+        CallOutcome, Context, ContextKind, Deferred, GuestMemory, HostState, Phase, Reentrant,
+        VmFailure, Words,
     },
 };
 
 use super::trap::Trap;
+
+type CallResponse = TypedFunc<(u32, u32, u32, u32, u32), ()>;
 
 /// The callbacks that a module exports, with the types that its ABI gives them.
 #[allow(missing_docs, reason = "the names are the ABI's own, less `proxy_`")]
@@ -21,6 +25,13 @@ pub struct Callbacks {
     pub on_vm_start: Option<TypedFunc<(u32, u32), u32>>,
     pub on_configure: Option<TypedFunc<(u32, u32), u32>>,
     pub on_tick: Option<TypedFunc<u32, ()>>,
+    pub on_queue_ready: Option<TypedFunc<(u32, u32), ()>>,
+    pub on_http_call_response: Option<CallResponse>,
+    pub on_grpc_receive_initial_metadata: Option<TypedFunc<(u32, u32, u32), ()>>,
+    pub on_grpc_receive: Option<TypedFunc<(u32, u32, u32), ()>>,
+    pub on_grpc_receive_trailing_metadata: Option<TypedFunc<(u32, u32, u32), ()>>,
+    pub on_grpc_close: Option<TypedFunc<(u32, u32, u32), ()>>,
+    pub on_resolve_dns: Option<TypedFunc<(u32, u32, u32), ()>>,
     pub on_context_create: Option<TypedFunc<(u32, u32), ()>>,
     pub on_request_headers: Option<Headers>,
     pub on_request_body: Option<TypedFunc<(u32, u32, u32), u32>>,
@@ -60,6 +71,15 @@ pub struct CallFailure<R> {
     pub returned: Option<R>,
 }
 
+/// What the end of an outermost call leaves to its caller.
+#[derive(Debug, Default)]
+pub struct EndOfCall {
+    /// What waited for it.
+    pub deferred: Vec<Deferred>,
+    /// The trap of a callback that was told of a failed call.
+    pub trap: Option<Box<Trap>>,
+}
+
 /// One run of a module: its store and its callbacks.
 pub struct Instance {
     store: Store<HostState>,
@@ -97,6 +117,11 @@ impl Instance {
         if let Some((function, name)) = allocator {
             (state.allocator, state.allocator_name) = (Some(function), name);
         }
+        state.reentrant = Reentrant {
+            on_resolve_dns: callbacks.on_resolve_dns.clone(),
+            on_grpc_receive_initial_metadata: callbacks.on_grpc_receive_initial_metadata.clone(),
+            on_grpc_receive_trailing_metadata: callbacks.on_grpc_receive_trailing_metadata.clone(),
+        };
         state.phase = Phase::Free;
         state.contexts.insert(0, Context::new(ContextKind::Vm, 0));
         Self { store, instance, callbacks, timeout_ticks }
@@ -169,13 +194,14 @@ impl Instance {
         let result = function.call(&mut self.store, params);
         let state = self.store.data_mut();
         if let Some(trace) = &mut state.trace {
-            trace.end_callback(result.as_ref().map_or(CallOutcome::NotReturned, returned));
+            trace.end_callback(
+                result.as_ref().map_or(CallOutcome::NotReturned, CallOutcome::returned),
+            );
         }
         (state.current, state.effective) = (None, 0);
-        // A trap in the allocator failed the VM first; the callback's own end comes second.
-        let allocator_trap =
-            state.allocator_trap.take().map(|error| Trap::new(state.allocator_name, &error));
-        let (trap, returned) = match (allocator_trap, result) {
+        // A trap in a nested call failed the VM first; the callback's own end comes second.
+        let nested_trap = state.nested_trap.take().map(|(name, error)| Trap::new(name, &error));
+        let (trap, returned) = match (nested_trap, result) {
             (None, Ok(result)) => return Ok(result),
             (Some(trap), result) => (trap, result.ok()),
             (None, Err(error)) => (Trap::new(name, &error), None),
@@ -187,12 +213,25 @@ impl Instance {
         Err(CallFailure { trap: Box::new(trap), returned })
     }
 
-    /// Ends an outermost call: the stop flag is cleared, and what waited for the end is given back
-    /// in the order in which it was asked for.
-    pub fn end_call(&mut self) -> Vec<Deferred> {
-        let state = self.state_mut();
-        state.stop_iteration = false;
-        std::mem::take(&mut state.deferred)
+    /// Ends an outermost call: the stop flag is cleared, calls that failed at once are told to the
+    /// module, and what else waited for the end is given back in the order in which it was asked for.
+    pub fn end_call(&mut self) -> EndOfCall {
+        self.state_mut().stop_iteration = false;
+        let mut end = EndOfCall::default();
+        let mut deferred = VecDeque::from(std::mem::take(&mut self.state_mut().deferred));
+        while let Some(next) = deferred.pop_front() {
+            match next {
+                Deferred::CallFailed(event) if self.is_failed() => drop(event),
+                Deferred::CallFailed(event) => {
+                    end.trap = self.bring(*event).err();
+                    let state = self.state_mut();
+                    state.stop_iteration = false;
+                    deferred.extend(std::mem::take(&mut state.deferred));
+                }
+                other => end.deferred.push(other),
+            }
+        }
+        end
     }
 
     /// Adds a context and gives its id.
@@ -203,11 +242,6 @@ impl Instance {
         };
         self.state_mut().add_context(context)
     }
-}
-
-/// What a trace keeps of a callback's result.
-fn returned(result: &impl Words) -> CallOutcome {
-    CallOutcome::Returned(result.words().first().and_then(|word| u32::try_from(*word).ok()))
 }
 
 impl Callbacks {
@@ -233,6 +267,21 @@ impl Callbacks {
             on_vm_start: get(instance, store, "proxy_on_vm_start"),
             on_configure: get(instance, store, "proxy_on_configure"),
             on_tick: get(instance, store, "proxy_on_tick"),
+            on_resolve_dns: get(instance, store, "envoy_on_resolve_dns"),
+            on_queue_ready: get(instance, store, "proxy_on_queue_ready"),
+            on_http_call_response: get(instance, store, "proxy_on_http_call_response"),
+            on_grpc_receive_initial_metadata: get(
+                instance,
+                store,
+                "proxy_on_grpc_receive_initial_metadata",
+            ),
+            on_grpc_receive: get(instance, store, "proxy_on_grpc_receive"),
+            on_grpc_receive_trailing_metadata: get(
+                instance,
+                store,
+                "proxy_on_grpc_receive_trailing_metadata",
+            ),
+            on_grpc_close: get(instance, store, "proxy_on_grpc_close"),
             on_context_create: get(instance, store, "proxy_on_context_create"),
             on_request_body: get(instance, store, "proxy_on_request_body"),
             on_request_trailers: get(instance, store, "proxy_on_request_trailers"),

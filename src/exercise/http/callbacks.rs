@@ -175,7 +175,7 @@ impl Stream<'_> {
 
     /// The end of the stream: access log, then done, then delete. A failed VM is not called.
     pub(super) fn finish(&mut self) {
-        let now = crate::host::wall_clock_ns().cast_signed();
+        let now = self.instance.state().process.now_ns().cast_signed();
         let state = self.state();
         state.duration_ns = Some(now.saturating_sub(state.start_ns));
         state.ending = true;
@@ -203,10 +203,10 @@ impl Stream<'_> {
     }
 
     fn end_of_life_callback(&mut self, outcome: Result<(), Box<Trap>>) {
-        if let Err(trap) = outcome {
+        let late = self.instance.end_call().trap;
+        for trap in outcome.err().into_iter().chain(late) {
             self.trapped(trap);
         }
-        self.instance.end_call();
     }
 }
 

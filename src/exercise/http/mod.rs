@@ -14,6 +14,7 @@ use callbacks::{DataStatus, HeadersStatus};
 
 use super::{
     around::{Reply, frame_for_http1, has_body, length_mismatch, prepare, request_headers, status},
+    events::{calls_are_under_way, run_next},
     exchange::{ClientResponse, Exchange, ExchangeResult, Message, Request},
     incident::Incident,
     load::Loaded,
@@ -67,8 +68,14 @@ struct Stream<'a> {
     incidents: Vec<Incident>,
 }
 
-/// Most ticks that a paused stream is given before it counts as stalled.
-const RESUME_TICKS: u32 = 16;
+/// Most events that a paused stream waits for before it counts as stalled.
+const MAX_EVENTS: u32 = 1024;
+/// How long calls may take that no stream waits for, nanoseconds.
+const LATE_CALLS_NS: u64 = 15_000_000_000;
+/// Most events that are waited for then.
+const MAX_LATE_EVENTS: u32 = 64;
+/// After this long Envoy gives an idle stream up (`stream_idle_timeout`), nanoseconds.
+const IDLE_TIMEOUT_NS: u64 = 300_000_000_000;
 
 /// Runs one exchange on a loaded worker.
 pub fn run_exchange(worker: &mut Loaded, exchange: &Exchange) -> (ExchangeResult, Vec<Incident>) {
@@ -76,7 +83,7 @@ pub fn run_exchange(worker: &mut Loaded, exchange: &Exchange) -> (ExchangeResult
     let instance = &mut worker.instance;
     let id = instance.add_context(NewContext::Stream(root));
     let stream_state = StreamState {
-        start_ns: crate::host::wall_clock_ns().cast_signed(),
+        start_ns: instance.state().process.now_ns().cast_signed(),
         ..StreamState::default()
     };
     if let Some(context) = instance.state_mut().contexts.get_mut(&id) {
@@ -138,12 +145,25 @@ impl Stream<'_> {
         }
         self.wait_for_resume();
         self.finish();
+        self.let_calls_come_back();
     }
 
-    /// A paused stream may still be resumed by the root's ticks; then it is stalled.
+    /// What the stream began and did not wait for comes back to the root all the same.
+    fn let_calls_come_back(&mut self) {
+        let until_ns = self.instance.state().process.elapsed_ns() + LATE_CALLS_NS;
+        for _ in 0..MAX_LATE_EVENTS {
+            if !calls_are_under_way(self.instance) || !self.event(until_ns) {
+                break;
+            }
+        }
+    }
+
+    /// A paused stream may still be resumed by an event, within the time and the events that it is
+    /// given; then it is stalled.
     fn wait_for_resume(&mut self) {
-        for _ in 0..RESUME_TICKS {
-            if self.is_over() || !self.tick() {
+        let until_ns = self.instance.state().process.elapsed_ns() + IDLE_TIMEOUT_NS;
+        for _ in 0..MAX_EVENTS {
+            if self.is_over() || !self.event(until_ns) {
                 break;
             }
         }
@@ -156,16 +176,9 @@ impl Stream<'_> {
         self.response.ended || self.reset
     }
 
-    /// One tick of the root, if it asked for ticks.
-    fn tick(&mut self) -> bool {
-        let callbacks = self.instance.live_callbacks();
-        let Some(tick) = callbacks.and_then(|callbacks| callbacks.on_tick.clone()) else {
-            return false;
-        };
-        if !self.instance.state().ticks(self.root) {
-            return false;
-        }
-        let result = self.instance.call("proxy_on_tick", &tick, self.root, self.root);
+    /// One event, if there is one before `until_ns`.
+    fn event(&mut self, until_ns: u64) -> bool {
+        let Some(result) = run_next(self.instance, until_ns) else { return false };
         let ok = result.is_ok();
         if let Err(trap) = result {
             self.trapped(trap);
@@ -345,7 +358,11 @@ impl Stream<'_> {
     }
 
     fn run_deferred(&mut self) {
-        for deferred in self.instance.end_call() {
+        let end = self.instance.end_call();
+        if let Some(trap) = end.trap {
+            self.trapped(trap);
+        }
+        for deferred in end.deferred {
             match deferred {
                 Deferred::ContinueRequest(id) if id == self.id => {
                     self.continue_iteration(Flow::Request);
