@@ -304,6 +304,11 @@ fn probe() {
     compare_filter("probe", &["", "not read"]);
 }
 
+#[test]
+fn probe_calls() {
+    compare_filter("probe-calls", &[""]);
+}
+
 /// The tests above name every filter that is there.
 #[test]
 fn no_filter_is_left_out() {
@@ -324,6 +329,8 @@ fn no_filter_is_left_out() {
 fn records() {
     for filter in [
         "add-header",
+        "auth-callout",
+        "probe-calls",
         "rate-limit",
         "deny-path",
         "redact-body",
