@@ -31,7 +31,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     bench::{Phase, PhaseClock},
-    exercise::{Exchange, ExerciseOptions, smoke_exchanges},
+    exercise::{Exchange, ExerciseOptions, FailurePolicy, smoke_exchanges},
     host::Environment,
     image::{FetchOptions, Image, Progress, Source},
     target::Target,
@@ -67,6 +67,8 @@ pub struct CheckOptions {
     pub controls: bool,
     /// What surrounds the filter.
     pub environment: Environment,
+    /// What becomes of requests whose VM failed.
+    pub failure_policy: FailurePolicy,
     /// After this long no further root_id is begun.
     pub budget: Duration,
 }
@@ -85,6 +87,7 @@ impl Default for CheckOptions {
             exchanges: smoke_exchanges(),
             controls: true,
             environment: Environment::default(),
+            failure_policy: FailurePolicy::default(),
             budget: Duration::from_secs(60),
         }
     }
@@ -196,6 +199,7 @@ fn execute(
         controls: options.controls,
         has_function_names,
         environment: options.environment.clone(),
+        failure_policy: options.failure_policy,
         budget: options.budget,
     };
     let exercised = on_a_guest_thread(|| exercise::exercise(&template, &exercise_options));

@@ -5,7 +5,6 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::{
-    host::Environment,
     image::Source,
     report::{
         human::{self, Detail},
@@ -18,7 +17,7 @@ use super::{
     CliError,
     exit::Exit,
     output, progress,
-    run::{self, Format, LoadArgs, ShowArgs},
+    run::{self, Format, LoadArgs, ShowArgs, TrafficArgs},
     values,
 };
 
@@ -32,6 +31,9 @@ pub struct Check {
 
     #[command(flatten)]
     load: LoadArgs,
+
+    #[command(flatten)]
+    traffic: TrafficArgs,
 
     /// Clusters and names around the filter, as JSON
     #[arg(long, value_name = "TEXT|@FILE")]
@@ -61,13 +63,6 @@ pub struct Check {
     quiet: bool,
 }
 
-fn environment_of(text: &str) -> Result<Environment, String> {
-    let text = values::text_or_file(text)?;
-    serde_json::from_slice(&text).map_err(|error| {
-        format!("{error}; the README has an example under \"Calls to other services\"")
-    })
-}
-
 const AFTER_HELP: &str = "\
 Examples:
   filtergate check target/wasm32-wasip1/release/my_filter.wasm
@@ -91,10 +86,10 @@ impl Check {
     pub fn execute(&self) -> Result<Exit, CliError> {
         super::diagnostics::start(self.show.verbose);
         let mut options = self.load.options()?;
+        self.traffic.apply(&mut options)?;
         options.budget = self.budget;
         if let Some(environment) = &self.environment {
-            options.environment = environment_of(environment)
-                .map_err(|reason| CliError::Usage(format!("--environment: {reason}")))?;
+            options.environment = run::json_argument("--environment", environment)?;
         }
         options.controls = !self.no_controls;
         options.vm.trace = self.trace.is_some();

@@ -19,7 +19,7 @@ use super::{
     CliError,
     exit::Exit,
     output, progress,
-    run::{self, Format, LoadArgs, ShowArgs},
+    run::{self, Format, LoadArgs, ShowArgs, TrafficArgs},
 };
 
 /// Run filters here and in a real Envoy, and show what differs
@@ -46,6 +46,9 @@ pub struct Parity {
     load: LoadArgs,
 
     #[command(flatten)]
+    traffic: TrafficArgs,
+
+    #[command(flatten)]
     show: ShowArgs,
 }
 
@@ -67,13 +70,14 @@ impl Parity {
             [one] => one,
             _ => return Err(CliError::Usage("--root-id: give one".to_owned())),
         };
-        let options = parity::options(self.load.options()?, root_id);
+        let mut options = parity::options(self.load.options()?, root_id);
+        self.traffic.apply(&mut options)?;
         let sources: Vec<_> =
             self.images.iter().map(|image| run::source(image)).collect::<Result<_, _>>()?;
         let here = parity::baseline_here(&options);
         let there = match &self.envoy {
             None => None,
-            Some(envoy) => Some(parity::baseline(envoy).map_err(not_compared)?),
+            Some(envoy) => Some(parity::baseline(envoy, &options.exchanges).map_err(not_compared)?),
         };
         if let Some(there) = &there {
             warn_of_another_release(&options, there);
@@ -123,9 +127,11 @@ impl Parity {
                 vm_configuration: text(&options.vm_configuration)?,
                 environment_variables: options.environment_variables.clone(),
                 allowed_capabilities: options.allowed_capabilities.clone(),
+                failure_policy: options.failure_policy,
                 trace: true,
             };
-            let mut record = parity::theirs(envoy, &setup).map_err(not_compared)?;
+            let mut record =
+                parity::theirs(envoy, &setup, &options.exchanges).map_err(not_compared)?;
             record.sha256.clone_from(&image.wasm_sha256);
             record.path.clone_from(&image.reference);
             Ok::<_, CliError>(record)

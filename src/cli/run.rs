@@ -3,10 +3,12 @@
 use std::{io, time::Duration};
 
 use clap::{Args, ValueEnum};
+use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     CheckOptions,
+    exercise::FailurePolicy,
     image::{FetchOptions, Source},
     target::Target,
     vm::{Compiler, VmOptions},
@@ -60,6 +62,58 @@ pub struct LoadArgs {
     /// Largest module accepted
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = values::size)]
     pub max_module_size: u64,
+}
+
+/// Options of the commands that send traffic through modules.
+#[derive(Debug, Args)]
+pub struct TrafficArgs {
+    /// Send these exchanges instead, as JSON
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub exchanges: Option<String>,
+
+    /// After a trap: closed (default), open, reload
+    #[arg(
+        long,
+        value_name = "POLICY",
+        default_value = "closed",
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
+    pub failure_policy: PolicyChoice,
+}
+
+/// The policies that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PolicyChoice {
+    // 503 for every later request.
+    Closed,
+    // Later requests pass the filter by.
+    Open,
+    // The next request gets a new VM.
+    Reload,
+}
+
+impl TrafficArgs {
+    /// Puts what these words say into the options.
+    pub fn apply(&self, options: &mut CheckOptions) -> Result<(), CliError> {
+        if let Some(text) = &self.exchanges {
+            options.exchanges = json_argument("--exchanges", text)?;
+        }
+        options.failure_policy = match self.failure_policy {
+            PolicyChoice::Closed => FailurePolicy::Closed,
+            PolicyChoice::Open => FailurePolicy::Open,
+            PolicyChoice::Reload => FailurePolicy::Reload,
+        };
+        Ok(())
+    }
+}
+
+/// A value that is given as JSON, inline or from a file.
+pub fn json_argument<T: DeserializeOwned>(flag: &str, text: &str) -> Result<T, CliError> {
+    let usage = |reason: String| CliError::Usage(format!("{flag}: {reason}"));
+    let text = values::text_or_file(text).map_err(usage)?;
+    serde_json::from_slice(&text)
+        .map_err(|error| usage(format!("{error}; the README has an example")))
 }
 
 /// The compilers that can be asked for. Doc comments on the values of options would end in the help.

@@ -22,7 +22,9 @@ pub(super) fn frame_for_http1(message: &mut Message, head: bool) {
     let has_length = message.header("content-length").is_some();
     if head || !has_body(status(message)) {
         message.body.clear();
-    } else if !has_length {
+    } else if has_length {
+        frame_by_length(message);
+    } else {
         let framing = if message.body.is_empty() && message.trailers.is_empty() {
             ("content-length", "0")
         } else {
@@ -32,9 +34,22 @@ pub(super) fn frame_for_http1(message: &mut Message, head: bool) {
     }
 }
 
+/// What a peer reads of a message with a content-length: so many bytes, and no trailers.
+pub(super) fn frame_by_length(message: &mut Message) {
+    if let Some(length) = content_length(message) {
+        message.body.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        message.trailers.clear();
+    }
+}
+
+/// The `content-length` of a message.
+pub(super) fn content_length(message: &Message) -> Option<u64> {
+    message.header("content-length")?.parse().ok()
+}
+
 /// Whether a response of this status has a body.
 pub(super) fn has_body(status: u32) -> bool {
-    status >= 200 && status != 204 && status != 304
+    !(100..200).contains(&status) && status != 204 && status != 304
 }
 
 /// The status of a response; 0 where it has none.
@@ -43,7 +58,7 @@ pub(super) fn status(message: &Message) -> u32 {
 }
 
 pub(super) fn length_mismatch(message: &Message, flow: Flow) -> Option<LengthMismatch> {
-    let declared = message.header("content-length")?.parse().ok()?;
+    let declared = content_length(message)?;
     let actual = message.body.len() as u64;
     (declared != actual).then_some(LengthMismatch { flow, declared, actual })
 }

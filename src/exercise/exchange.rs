@@ -71,12 +71,14 @@ impl Message {
 pub struct ExchangeResult {
     /// Its name.
     pub name: String,
-    /// What the client got, if it got an answer.
+    /// What the client got, if it got a whole answer.
     pub response: Option<ClientResponse>,
+    /// Without one: whether its connection was closed. Else it waits.
+    pub closed: bool,
     /// What the upstream got, if anything reached it.
     pub upstream: Option<Message>,
-    /// Whether the whole request left the filter.
-    pub request_ended: bool,
+    /// Whether the upstream got all that it needs to answer.
+    pub reached_upstream: bool,
     /// Whether the answer began before the whole request was there: over HTTP/1.1 Envoy then closes
     /// the connection behind it.
     pub closes: bool,

@@ -22,6 +22,8 @@ pub enum Incident {
     SecondReply,
     /// The module reset the stream.
     Reset,
+    /// The module continued a direction in the callback of its headers, and returned Continue.
+    HeadersTwice(Flow),
     /// Envoy's router answered the request that left the filter itself.
     RefusedByRouter {
         /// With this status.
@@ -98,6 +100,11 @@ pub(super) fn incident_finding(incident: &Incident, instance: &Instance) -> Find
                 protocol_warning(format!("{message}: the {reader} takes the rest for another message")).help(help)
             }
         }
+        Incident::HeadersTwice(flow) => protocol_error(match flow {
+            Flow::Request => "the request was continued in the callback of its headers, which then returned Continue: Envoy sends the request upstream twice".to_owned(),
+            Flow::Response => "the response was continued in the callback of its headers, which then returned Continue: Envoy sends the headers twice, and the second ones are a part of the body".to_owned(),
+        })
+        .help("continue a stream only from another callback than the one that pauses it, or return Pause"),
         Incident::Reset => {
             protocol_warning("the stream was reset before its answer was complete".to_owned())
         }

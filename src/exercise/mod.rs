@@ -6,6 +6,7 @@ mod exchange;
 mod http;
 mod incident;
 mod load;
+mod policy;
 mod roots;
 mod upstream;
 
@@ -15,5 +16,6 @@ pub use exchange::{
 pub use http::run_exchange;
 pub use incident::{Incident, LengthMismatch};
 pub use load::{BaseRun, LoadRun, Loaded, load_base, load_plugin};
+pub use policy::FailurePolicy;
 pub use roots::{ExerciseOptions, Exercised, RootRun, TraceSection, TraceStage, exercise};
 pub(crate) use upstream::spaced_json;

@@ -18,6 +18,7 @@ use super::{
     http::run_exchange,
     incident::{Incident, incident_finding},
     load::{LoadRun, Loaded, hazard_finding, load_base, load_plugin, trap_finding},
+    policy::{FailurePolicy, RELOAD_AFTER_NS},
 };
 
 /// What to exercise and with what.
@@ -45,6 +46,8 @@ pub struct ExerciseOptions {
     pub has_function_names: bool,
     /// What surrounds the filter.
     pub environment: Environment,
+    /// What becomes of requests whose VM failed.
+    pub failure_policy: FailurePolicy,
     /// After this long no further root is begun.
     pub budget: Duration,
 }
@@ -210,11 +213,9 @@ impl Run<'_> {
             note_calls(&loaded.instance, called);
             root.peak_memory_bytes = peak(&loaded.instance);
         }
-        let failed = canary.loaded.as_ref().is_none_or(|l| l.instance.is_failed());
         self.report(root_id, canary.findings);
-        // Envoy throws the canary away and starts each worker anew. A VM that failed although the
-        // configuration is accepted answers nothing but 503.
-        if canary.accepted && !failed {
+        // Envoy throws the canary away and starts each worker anew.
+        if canary.accepted {
             drop(canary.loaded);
             self.serve(root_id, &plugin, &process, &mut root, called);
         }
@@ -255,7 +256,21 @@ impl Run<'_> {
             return;
         };
         for exchange in &self.options.exchanges {
-            let (result, incidents) = run_exchange(&mut worker, exchange);
+            let passed_by = worker.instance.is_failed()
+                && match self.options.failure_policy {
+                    FailurePolicy::Closed => false,
+                    FailurePolicy::Open => true,
+                    FailurePolicy::Reload => {
+                        process.advance_to(process.elapsed_ns() + RELOAD_AFTER_NS);
+                        let again = load_plugin(self.template, plugin, process, names, &mut clock);
+                        // One that does not start anew stays the failed one.
+                        if let Some(loaded) = again.loaded.filter(|_| again.accepted) {
+                            worker = loaded;
+                        }
+                        false
+                    }
+                };
+            let (result, incidents) = run_exchange(&mut worker, exchange, passed_by);
             let trace = worker.instance.state_mut().take_trace();
             root.note_trace(TraceStage::Exchange(exchange.name.clone()), trace);
             root.exchanges.push(result);
@@ -392,8 +407,9 @@ impl Run<'_> {
         for incident in incidents {
             match incident {
                 Incident::Trap(trap) => {
-                    // Envoy shares the VM among all streams of a worker: nothing more runs on it.
-                    over = true;
+                    // Envoy shares the VM among all streams of a worker: one that it does not survive
+                    // was the last.
+                    over |= !trap.is_the_guests();
                     let finding = self.trap(&trap, &format!("exchange `{exchange}`"));
                     self.report(root_id, vec![finding]);
                 }

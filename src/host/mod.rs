@@ -39,7 +39,7 @@ pub use header_map::HeaderMap;
 pub use link::define_imports;
 pub use logging::{LogLevel, LogLine, LogSink};
 pub use memory::GuestMemory;
-pub use pending::{Arrival, Pending, Scheduled, TokenClass};
+pub use pending::{Arrival, NETWORK_LATENCY_NS, Pending, Scheduled, TokenClass};
 pub use process::{Process, QueueReady};
 pub use reentry::Reentrant;
 pub use state::{

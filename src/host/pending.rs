@@ -13,7 +13,7 @@ use super::{
 const MAX_SCHEDULED: usize = 4096;
 
 /// What the quickest answer takes, nanoseconds: what is ready in the process comes before it.
-const NETWORK_LATENCY_NS: u64 = 100_000;
+pub const NETWORK_LATENCY_NS: u64 = 100_000;
 
 /// What comes back from a call.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,10 +12,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::exercise::Exchange;
+use crate::exercise::{Exchange, FailurePolicy};
 
 use super::{
-    ANSWER_LIMIT, ParityError, QUIET, QUIET_LIMIT, START_LIMIT,
+    ANSWER_LIMIT, FRAME_GAP, ParityError, QUIET, QUIET_LIMIT, START_LIMIT,
     http1::{self, Message},
     log::{Entry, Log},
     upstream::Upstream,
@@ -36,6 +36,8 @@ pub struct Setup {
     pub environment_variables: BTreeMap<String, String>,
     /// The capabilities that the plugin is left; all of them without any.
     pub allowed_capabilities: Vec<String>,
+    /// What becomes of requests whose VM failed.
+    pub failure_policy: FailurePolicy,
     /// Whether every call across the boundary is logged.
     pub trace: bool,
 }
@@ -148,6 +150,8 @@ impl Envoy {
 
     /// Sends a request, on a connection of its own, and waits for the answer.
     pub fn exchange(&mut self, exchange: &Exchange) -> Exchanged {
+        // A request of an earlier exchange may have come late.
+        self.upstream.take_seen();
         let sent = self.send(exchange);
         let timed_out = sent.as_ref().is_err_and(|error| {
             matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
@@ -165,8 +169,22 @@ impl Envoy {
         let mut stream = TcpStream::connect_timeout(&self.listener, ANSWER_LIMIT)?;
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         stream.set_write_timeout(Some(ANSWER_LIMIT))?;
-        stream.write_all(&http1::request(&exchange.request))?;
-        http1::read(&mut BufReader::new(stream))
+        for (at, piece) in http1::request(&exchange.request).iter().enumerate() {
+            if at > 0 {
+                // What arrives together reaches a filter as one frame.
+                std::thread::sleep(FRAME_GAP);
+            }
+            // An Envoy that has answered already may have closed the connection.
+            if stream.write_all(piece).is_err() {
+                break;
+            }
+        }
+        let reader = &mut BufReader::new(stream);
+        if exchange.request.method == "HEAD" {
+            http1::read_head(reader)
+        } else {
+            http1::read(reader)
+        }
     }
 
     /// How many entries the log has.
@@ -233,6 +251,9 @@ fn wasm(setup: &Setup, module: &Path) -> Value {
         "configuration": string(&setup.configuration),
         "vm_config": vm,
     });
+    if setup.failure_policy != FailurePolicy::default() {
+        plugin["failure_policy"] = json!(setup.failure_policy.envoy_name());
+    }
     if !setup.allowed_capabilities.is_empty() {
         let allowed: serde_json::Map<_, _> =
             setup.allowed_capabilities.iter().map(|name| (name.clone(), json!({}))).collect();

@@ -47,9 +47,19 @@ pub fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
 
 /// Reads one message; `None` where the peer closed instead.
 pub(super) fn read(reader: &mut impl BufRead) -> io::Result<Option<Message>> {
+    let Some(mut message) = read_head(reader)? else { return Ok(None) };
+    read_body(reader, &mut message)?;
+    Ok(Some(message))
+}
+
+/// Reads a message without a body: an answer to a HEAD request.
+pub(super) fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Message>> {
     let Some(start) = read_line(reader)? else { return Ok(None) };
     let headers = read_pairs(reader)?;
-    let mut message = Message { start, headers, body: Vec::new(), trailers: Vec::new() };
+    Ok(Some(Message { start, headers, body: Vec::new(), trailers: Vec::new() }))
+}
+
+fn read_body(reader: &mut impl BufRead, message: &mut Message) -> io::Result<()> {
     if message.header("transfer-encoding").is_some() {
         loop {
             let line = read_line(reader)?.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -66,7 +76,7 @@ pub(super) fn read(reader: &mut impl BufRead) -> io::Result<Option<Message>> {
         let length = length.parse().map_err(io::Error::other)?;
         read_bytes(reader, length, &mut message.body)?;
     }
-    Ok(Some(message))
+    Ok(())
 }
 
 fn read_bytes(reader: &mut impl BufRead, count: u64, to: &mut Vec<u8>) -> io::Result<()> {
@@ -103,30 +113,38 @@ fn read_pairs(reader: &mut impl BufRead) -> io::Result<Pairs> {
     }
 }
 
-/// A request on the wire. Without a content-length a body is chunked, one chunk for each frame.
-pub(super) fn request(request: &Request) -> Vec<u8> {
-    let mut out =
+/// A request on the wire, in the pieces that are to arrive one by one: the head with the first frame,
+/// and a piece for each other one. Without a content-length a body is chunked. An empty frame is none
+/// of the wire's: the codec makes it at the end of a body.
+pub(super) fn request(request: &Request) -> Vec<Vec<u8>> {
+    let mut head =
         format!("{} {} HTTP/1.1\r\nhost: {}\r\n", request.method, request.path, request.host);
     let has_body = !request.frames.is_empty() || !request.trailers.is_empty();
     let chunked = has_body && find(&request.headers, "content-length").is_none();
-    push_pairs(&mut out, &request.headers);
+    push_pairs(&mut head, &request.headers);
     if chunked {
-        out.push_str("transfer-encoding: chunked\r\n");
+        head.push_str("transfer-encoding: chunked\r\n");
     }
-    out.push_str("\r\n");
-    for frame in request.frames.iter().filter(|frame| !frame.is_empty()) {
+    head.push_str("\r\n");
+    let mut pieces = vec![head];
+    for (at, frame) in request.frames.iter().filter(|frame| !frame.is_empty()).enumerate() {
+        let mut piece = String::new();
         if chunked {
-            push_chunk(&mut out, frame);
+            push_chunk(&mut piece, frame);
         } else {
-            out.push_str(frame);
+            piece.push_str(frame);
+        }
+        match pieces.last_mut() {
+            Some(head) if at == 0 => head.push_str(&piece),
+            _ => pieces.push(piece),
         }
     }
-    if chunked {
-        out.push_str("0\r\n");
-        push_pairs(&mut out, &request.trailers);
-        out.push_str("\r\n");
+    if let Some(last) = pieces.last_mut().filter(|_| chunked) {
+        last.push_str("0\r\n");
+        push_pairs(last, &request.trailers);
+        last.push_str("\r\n");
     }
-    out.into_bytes()
+    pieces.into_iter().map(String::into_bytes).collect()
 }
 
 pub(super) fn push_pairs(out: &mut String, pairs: &[(String, String)]) {

@@ -18,9 +18,9 @@ pub use self::{
     envoy::{Envoy, Exchanged, Setup},
     http1::{Message, Pairs, find},
     log::{Entry, Level},
-    ours::{baseline_here, options, ours},
+    ours::{baseline_here, options, our_request, ours},
     record::{Baseline, Record, RequestRecord, Status, line, requests},
-    theirs::{baseline, release, theirs},
+    theirs::{baseline, release, their_request, theirs},
 };
 
 /// Why there is no record of a real Envoy.
@@ -60,6 +60,8 @@ pub enum ParityError {
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// The longest that an answer may take; a filter that pauses a stream takes all of it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How far apart the frames of a body are sent.
+const FRAME_GAP: Duration = Duration::from_millis(40);
 /// The longest that the log may take to come to rest.
 const QUIET_LIMIT: Duration = Duration::from_secs(3);
 /// A log that says nothing for so long is at rest.

@@ -2,7 +2,7 @@
 
 use crate::{
     CheckOptions,
-    exercise::{Exchange, ExchangeResult, Message, RootRun, TraceStage},
+    exercise::{ExchangeResult, Message, RootRun, TraceStage},
     host::{CallDirection, CallOutcome, LogLevel, LogLine, TracedCall},
     image::Image,
     verdict::{Finding, Rule, Severity, Verdict},
@@ -76,37 +76,12 @@ pub fn ours(verdict: &Verdict) -> Record {
 fn request_records(verdict: &Verdict, root: Option<&RootRun>) -> Vec<RequestRecord> {
     let (Some(true), Some(root)) = (verdict.loads, root) else { return Vec::new() };
     let mut records: Vec<_> =
-        root.exchanges.iter().map(|exchange| request_record(exchange, Some(root))).collect();
-    let found = |rule| verdict.findings.iter().any(|finding| finding.rule == rule);
-    if found(Rule::HazardCrashesEnvoy) {
-        if let Some(last) = records.last_mut().filter(|last| last.response.is_none()) {
-            last.status = Status::None("closed");
-        }
-    } else if !verdict.undecided && !found(Rule::HazardHangsEnvoy) && !found(Rule::RunTimeout) {
-        // The VM has failed: Envoy answers every further request in its stead.
-        records.extend(requests().iter().skip(records.len()).map(refused_by_failed_vm));
+        root.exchanges.iter().map(|exchange| our_request(exchange, Some(root))).collect();
+    let crashes = verdict.findings.iter().any(|f| f.rule == Rule::HazardCrashesEnvoy);
+    if let Some(last) = records.last_mut().filter(|last| crashes && last.response.is_none()) {
+        last.status = Status::None("closed");
     }
     records
-}
-
-/// What becomes of a request whose VM failed before.
-fn refused_by_failed_vm(exchange: &Exchange) -> RequestRecord {
-    let mut message = Message::default();
-    message.headers.push(("content-length".to_owned(), "0".to_owned()));
-    let closes = !exchange.request.frames.is_empty();
-    RequestRecord {
-        name: exchange.name.clone(),
-        status: Status::Code(503),
-        response: Some(MessageRecord {
-            headers: mask_headers(&answer_headers(&message, closes)),
-            body: String::new(),
-            trailers: Vec::new(),
-        }),
-        upstream: None,
-        calls: Vec::new(),
-        plugin: Vec::new(),
-        same: Same::default(),
-    }
 }
 
 fn section<'a>(root: Option<&'a RootRun>, stage: &TraceStage) -> &'a [TracedCall] {
@@ -175,18 +150,23 @@ fn calls(calls: &[TracedCall]) -> Vec<String> {
     shorten_calls(shown.collect())
 }
 
-fn request_record(exchange: &ExchangeResult, root: Option<&RootRun>) -> RequestRecord {
+/// What became of an exchange here.
+pub fn our_request(exchange: &ExchangeResult, root: Option<&RootRun>) -> RequestRecord {
     let text = |body: &[u8]| long_text(&String::from_utf8_lossy(body));
     let response = exchange.response.as_ref();
     RequestRecord {
         name: exchange.name.clone(),
-        status: response.map_or(Status::None("timeout"), |response| Status::Code(response.status)),
+        status: match response {
+            Some(response) => Status::Code(response.status),
+            None if exchange.closed => Status::None("closed"),
+            None => Status::None("timeout"),
+        },
         response: response.map(|response| MessageRecord {
             headers: mask_headers(&answer_headers(&response.message, exchange.closes)),
             body: text(&response.message.body),
             trailers: mask_headers(&response.message.trailers),
         }),
-        upstream: exchange.upstream.as_ref().filter(|_| exchange.request_ended).map(|request| {
+        upstream: exchange.upstream.as_ref().filter(|_| exchange.reached_upstream).map(|request| {
             let pseudo = |name| request.header(name).unwrap_or_default();
             UpstreamRecord {
                 line: format!("{} {}", pseudo(":method"), pseudo(":path")),

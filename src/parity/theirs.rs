@@ -7,13 +7,15 @@ use std::{
     sync::mpsc,
 };
 
+use crate::exercise::Exchange;
+
 use super::{
     ANSWER_LIMIT, ParityError,
     envoy::{Envoy, Exchanged, Setup},
     log::{Entry, calls},
     record::{
         Baseline, MessageRecord, Record, RequestRecord, Same, Status, UpstreamRecord, long_text,
-        mask_headers, module_lines, reason, requests, shorten_calls,
+        mask_headers, module_lines, reason, shorten_calls,
     },
     upstream::request_line,
 };
@@ -63,14 +65,14 @@ pub fn release(binary: &Path) -> Result<String, ParityError> {
 /// # Errors
 ///
 /// Where Envoy does not start.
-pub fn baseline(binary: &Path) -> Result<Baseline, ParityError> {
+pub fn baseline(binary: &Path, exchanges: &[Exchange]) -> Result<Baseline, ParityError> {
     let release = release(binary)?;
     let mut envoy = Envoy::start(binary, &Setup { trace: true, ..Setup::default() })?;
     if !envoy.loads() {
         let reason = envoy.entries(0).pop().map(|entry| entry.text).unwrap_or_default();
         return Err(ParityError::NoStart { reason });
     }
-    Ok(Baseline { baseline: run_requests(&mut envoy), envoy: release })
+    Ok(Baseline { baseline: run_requests(&mut envoy, exchanges), envoy: release })
 }
 
 /// Runs a module in a real Envoy.
@@ -78,7 +80,7 @@ pub fn baseline(binary: &Path) -> Result<Baseline, ParityError> {
 /// # Errors
 ///
 /// Where Envoy cannot be run. One that refuses the module, hangs or crashes is a record.
-pub fn theirs(binary: &Path, setup: &Setup) -> Result<Record, ParityError> {
+pub fn theirs(binary: &Path, setup: &Setup, exchanges: &[Exchange]) -> Result<Record, ParityError> {
     let mut envoy = Envoy::start(binary, &Setup { trace: true, ..setup.clone() })?;
     let entries = envoy.entries(0);
     let loads = envoy.loads();
@@ -109,7 +111,7 @@ pub fn theirs(binary: &Path, setup: &Setup) -> Result<Record, ParityError> {
         log,
         plugin: of_module(instances.until_canary_ends),
         calls: shorten_calls(calls(instances.canary)),
-        requests: if loads { run_requests(&mut envoy) } else { Vec::new() },
+        requests: if loads { run_requests(&mut envoy, exchanges) } else { Vec::new() },
         ..Record::default()
     })
 }
@@ -173,14 +175,14 @@ fn of_module(entries: &[Entry]) -> Vec<String> {
     module_lines(lines)
 }
 
-fn run_requests(envoy: &mut Envoy) -> Vec<RequestRecord> {
+fn run_requests(envoy: &mut Envoy, exchanges: &[Exchange]) -> Vec<RequestRecord> {
     let mut records = Vec::new();
     envoy.rest();
-    for request in requests() {
+    for exchange in exchanges {
         let begun = envoy.log_count();
-        let exchanged = envoy.exchange(&request);
+        let exchanged = envoy.exchange(exchange);
         envoy.rest();
-        records.push(request_record(exchanged, &envoy.entries(begun)));
+        records.push(their_request(exchanged, &envoy.entries(begun)));
         if envoy.has_ended() {
             break;
         }
@@ -188,7 +190,8 @@ fn run_requests(envoy: &mut Envoy) -> Vec<RequestRecord> {
     records
 }
 
-fn request_record(exchanged: Exchanged, entries: &[Entry]) -> RequestRecord {
+/// What became of an exchange through Envoy, which logged `entries` meanwhile.
+pub fn their_request(exchanged: Exchanged, entries: &[Entry]) -> RequestRecord {
     let code = exchanged.response.as_ref().and_then(super::http1::Message::status);
     let text = |body: &[u8]| long_text(&String::from_utf8_lossy(body));
     RequestRecord {
@@ -203,14 +206,21 @@ fn request_record(exchanged: Exchanged, entries: &[Entry]) -> RequestRecord {
             body: text(&response.body),
             trailers: mask_headers(&response.trailers),
         }),
-        upstream: exchanged.upstream.first().map(|request| UpstreamRecord {
-            line: request_line(request).to_owned(),
-            headers: mask_headers(&request.headers),
-            body: text(&request.body),
-            trailers: mask_headers(&request.trailers),
+        upstream: exchanged.upstream.iter().find(|request| !is_a_call(request)).map(|request| {
+            UpstreamRecord {
+                line: request_line(request).to_owned(),
+                headers: mask_headers(&request.headers),
+                body: text(&request.body),
+                trailers: mask_headers(&request.trailers),
+            }
         }),
         calls: shorten_calls(calls(entries)),
         plugin: of_module(entries),
         same: Same::default(),
     }
+}
+
+/// Whether a request is a module's own call, and not the client's.
+fn is_a_call(request: &super::http1::Message) -> bool {
+    request.header("x-envoy-internal") == Some("true")
 }

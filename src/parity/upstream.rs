@@ -90,10 +90,14 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<Message>>) {
 
 /// 200 with the request as JSON; chunked and with a trailer if the request had trailers.
 fn answer(request: &Message) -> String {
-    let body = echo(request);
+    let mut body = echo(request);
+    let length = body.len();
+    if request.start.starts_with("HEAD ") {
+        body.clear();
+    }
     let mut out = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n".to_owned();
     if request.trailers.is_empty() {
-        out.push_str(&format!("content-length: {}\r\nx-up: yes\r\n\r\n{body}", body.len()));
+        out.push_str(&format!("content-length: {length}\r\nx-up: yes\r\n\r\n{body}"));
     } else {
         out.push_str("transfer-encoding: chunked\r\ntrailer: x-up-trailer\r\n\r\n");
         http1::push_chunk(&mut out, &body);

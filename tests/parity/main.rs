@@ -6,6 +6,7 @@
 //! `envoy/_bin/envoy`. What cannot be compared without one is skipped, and says so.
 
 mod compare;
+mod scripts;
 
 #[path = "../support/check.rs"]
 mod check;
@@ -214,7 +215,8 @@ fn compare_records(filter: &str) {
             let options = CheckOptions { target: target.clone(), ..CheckOptions::default() };
             let options = parity::options(options, &root_id);
             let ours = parity::ours(&check::check(reference, &options));
-            let theirs = parity::theirs(&binary, &setup(&module, &root_id, "")).unwrap();
+            let theirs =
+                parity::theirs(&binary, &setup(&module, &root_id, ""), &options.exchanges).unwrap();
             for part in parts(&ours, &theirs).iter().filter(|part| !part.is_equal()) {
                 found.push(format!(
                     "{filter}, {target}, root_id `{root_id}`: {}:\n    here  {:?}\n    Envoy {:?}",
@@ -309,6 +311,11 @@ fn probe_calls() {
     compare_filter("probe-calls", &[""]);
 }
 
+#[test]
+fn probe_script() {
+    compare_filter("probe-script", &[""]);
+}
+
 /// The tests above name every filter that is there.
 #[test]
 fn no_filter_is_left_out() {
@@ -349,7 +356,7 @@ fn baselines() {
     for Oracle { binary, target } in oracles() {
         let options = CheckOptions { target, ..CheckOptions::default() };
         let here = parity::baseline_here(&parity::options(options, ""));
-        let there = parity::baseline(&binary).unwrap();
+        let there = parity::baseline(&binary, &parity::requests()).unwrap();
         assert_eq!(here.baseline, there.baseline);
     }
 }

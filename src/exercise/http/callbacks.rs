@@ -27,9 +27,9 @@ pub(super) enum DataStatus {
 
 impl Stream<'_> {
     /// Whether the callback is skipped, because its side of the stream is none of the filter's
-    /// business: the VM failed and the failure reply is on its way.
+    /// business.
     fn skips(&self, flow: Flow) -> bool {
-        flow == Flow::Response && self.failure_reply_sent
+        self.passed_by || flow == Flow::Response && self.failure_reply_sent
     }
 
     pub(super) fn headers_callback(&mut self, flow: Flow, end: bool) -> HeadersStatus {
@@ -175,6 +175,9 @@ impl Stream<'_> {
 
     /// The end of the stream: access log, then done, then delete. A failed VM is not called.
     pub(super) fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
         let now = self.instance.state().process.now_ns().cast_signed();
         let state = self.state();
         state.duration_ns = Some(now.saturating_sub(state.start_ns));

@@ -1,11 +1,14 @@
 //! What leaves the filter: messages to the other side, the upstream's answer to a whole request, and
 //! the replies that Envoy makes itself.
 
-use crate::host::Flow;
+use crate::host::{Flow, HeaderMap, NETWORK_LATENCY_NS};
 
 use super::{
     super::{
-        around::{Reply, envoys_reply, length_mismatch, prepare, refused_by_router, text_pairs},
+        around::{
+            Reply, content_length, envoys_reply, frame_by_length, length_mismatch, prepare,
+            refused_by_router, text_pairs,
+        },
         exchange::Message,
         incident::Incident,
         upstream,
@@ -15,12 +18,12 @@ use super::{
 
 impl Stream<'_> {
     pub(super) fn pass_headers(&mut self, flow: Flow, end: bool) {
-        let headers = self.state().direction(flow).headers.clone().unwrap_or_default();
+        let mut headers = self.state().direction(flow).headers.clone().unwrap_or_default();
         if flow == Flow::Request
             && let Some((status, body)) = refused_by_router(&headers)
         {
             // Found where the request is written to a connection: by then the whole of it is there.
-            self.request.end_seen |= status == 503;
+            self.received |= status == 503;
             self.incidents.push(Incident::RefusedByRouter { status, reason: body.clone() });
             self.reply_locally(prepare(&envoys_reply(status, "router", body)));
             return;
@@ -31,27 +34,51 @@ impl Stream<'_> {
             self.reply_directly(prepare(&envoys_reply(502, "codec_error", reason)));
             return;
         }
-        if flow == Flow::Response {
-            self.closes = !self.request.end_seen;
+        match flow {
+            Flow::Response => {
+                self.closes = !self.received;
+                self.add_response_headers(&headers);
+            }
+            Flow::Request => {
+                // The router adds this to the map that the filter reads as well.
+                headers.add(b"x-envoy-expected-rq-timeout-ms", b"15000");
+                self.state().request.headers = Some(headers.clone());
+                self.state().upstream_selected = true;
+            }
         }
         let side = self.side(flow);
         side.passed.headers = text_pairs(&headers);
         side.headers_passed = true;
-        if flow == Flow::Request {
-            self.state().upstream_selected = true;
-        }
+        side.has_body = !end;
         if end {
             self.end(flow);
         }
+    }
+
+    /// Envoy adds these to the map that the access log reads as well.
+    fn add_response_headers(&mut self, headers: &HeaderMap) {
+        let mut headers = headers.clone();
+        let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+        headers.replace(b"date", date.as_bytes());
+        headers.replace(b"server", b"envoy");
+        if self.closes {
+            headers.replace(b"connection", b"close");
+        }
+        self.state().response.headers = Some(headers);
     }
 
     pub(super) fn pass_data(&mut self, flow: Flow, data: Vec<u8>, end: bool) {
         if flow == Flow::Response {
             self.state().response_bytes += data.len() as u64;
         }
-        self.side(flow).passed.body.extend(data);
+        let side = self.side(flow);
+        side.passed.body.extend(data);
+        let (length, actual) = (content_length(&side.passed), side.passed.body.len() as u64);
         if end {
             self.end(flow);
+        } else if flow == Flow::Request && length.is_some_and(|length| actual >= length) {
+            // The upstream has all that it was told of.
+            self.expect_answer();
         }
     }
 
@@ -75,17 +102,46 @@ impl Stream<'_> {
                 return;
             }
         }
+        self.expect_answer();
+    }
+
+    /// The upstream's answer comes once the running work is done.
+    fn expect_answer(&mut self) {
+        let due_ns = self.instance.state().process.elapsed_ns() + NETWORK_LATENCY_NS;
+        if !self.answered {
+            self.answer_due_ns.get_or_insert(due_ns);
+        }
+    }
+
+    /// The request as the upstream reads it.
+    pub(super) fn upstream_view(&self) -> Message {
         let mut seen = self.request.passed.clone();
-        // The router adds this on its way out.
-        seen.headers.push(("x-envoy-expected-rq-timeout-ms".to_owned(), "15000".to_owned()));
-        if !seen.trailers.is_empty() {
+        if content_length(&seen).is_some() {
+            frame_by_length(&mut seen);
+        } else if self.request.has_body {
             seen.headers.push(("transfer-encoding".to_owned(), "chunked".to_owned()));
         }
-        let answer = upstream::answer(&self.exchange.upstream, &seen);
-        self.request.passed = seen;
+        seen
+    }
+
+    /// The upstream answers, unless the filter did.
+    pub(super) fn answer(&mut self) {
+        if self.is_over() || self.state().response.headers.is_some() {
+            return;
+        }
+        self.answered = true;
+        let mut answer = upstream::answer(&self.exchange.upstream, &self.upstream_view());
+        if !self.request.ended {
+            answer.headers.remove(b"x-envoy-upstream-service-time");
+        }
         let state = self.state();
         state.response_code = answer.headers.number(b":status");
         state.code_details = Some("via_upstream".to_owned());
+        if self.is_head() {
+            self.state().upstream_done = true;
+            self.receive_headers(Flow::Response, answer.headers, true);
+            return;
+        }
         self.receive_headers(Flow::Response, answer.headers, false);
         let frames = answer.frames.len();
         for (index, frame) in answer.frames.into_iter().enumerate() {
@@ -110,12 +166,11 @@ impl Stream<'_> {
     /// `sendLocalReply`: through the filters while there is no response yet, straight to the client
     /// while its headers have not left, else the stream is reset.
     pub(super) fn reply_locally(&mut self, reply: Reply) {
-        if self.response.ended || self.reset {
+        if self.response.ended || self.reset && !self.in_callback {
             return;
         }
         if self.response.headers_passed {
-            self.reset = true;
-            self.incidents.push(Incident::Reset);
+            self.close();
             return;
         }
         if self.state().response.headers.is_some() {
@@ -138,7 +193,7 @@ impl Stream<'_> {
     fn reply_directly(&mut self, reply: Reply) {
         self.note_reply(&reply);
         self.request.aborted = true;
-        self.closes = !self.request.end_seen;
+        self.closes = !self.received;
         let side = &mut self.response;
         side.aborted = true;
         side.passed =
@@ -155,7 +210,13 @@ impl Stream<'_> {
     /// Sends the reply that waits, through the encode side.
     pub(super) fn send_reply(&mut self) {
         let Some(reply) = self.reply.take() else { return };
-        let end = reply.body.is_empty();
+        let end = reply.body.is_empty() || self.is_head();
+        if self.reset {
+            // The stream is gone, and still the reply begins its way through the filter.
+            self.state().response.headers = Some(reply.headers);
+            self.headers_callback(Flow::Response, end);
+            return;
+        }
         self.receive_headers(Flow::Response, reply.headers, end);
         if !end {
             self.receive_data(Flow::Response, reply.body, true);

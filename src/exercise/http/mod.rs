@@ -13,7 +13,10 @@ mod leaving;
 use callbacks::{DataStatus, HeadersStatus};
 
 use super::{
-    around::{Reply, frame_for_http1, has_body, length_mismatch, prepare, request_headers, status},
+    around::{
+        Reply, content_length, frame_for_http1, has_body, length_mismatch, prepare,
+        request_headers, status,
+    },
     events::{calls_are_under_way, run_next},
     exchange::{ClientResponse, Exchange, ExchangeResult, Message, Request},
     incident::Incident,
@@ -45,6 +48,8 @@ struct Side {
     /// What left on the other side of the filter.
     passed: Message,
     headers_passed: bool,
+    /// The headers did not end it.
+    has_body: bool,
     ended: bool,
 }
 
@@ -59,11 +64,25 @@ struct Stream<'a> {
     /// A local reply waits for the running callback to end.
     reply: Option<Reply>,
     in_callback: bool,
-    /// The filter is passed by: the VM failed and the failure reply was made.
+    /// The filter is not in this stream's way.
+    passed_by: bool,
+    /// The VM failed and the failure reply was made: the response does not meet the filter.
     failure_reply_sent: bool,
+    /// Nothing goes on any more.
     reset: bool,
+    /// The client's connection was closed on it.
+    closed: bool,
+    /// The whole request has come from the client.
+    received: bool,
+    /// When the upstream's answer arrives, nanoseconds of the virtual clock.
+    answer_due_ns: Option<u64>,
+    answered: bool,
     /// The answer began before the whole request was there.
     closes: bool,
+    /// The last callbacks were called.
+    finished: bool,
+    /// What the host kept of the stream, once it is gone.
+    gone: StreamState,
     paused_in: &'static str,
     incidents: Vec<Incident>,
 }
@@ -77,8 +96,12 @@ const MAX_LATE_EVENTS: u32 = 64;
 /// After this long Envoy gives an idle stream up (`stream_idle_timeout`), nanoseconds.
 const IDLE_TIMEOUT_NS: u64 = 300_000_000_000;
 
-/// Runs one exchange on a loaded worker.
-pub fn run_exchange(worker: &mut Loaded, exchange: &Exchange) -> (ExchangeResult, Vec<Incident>) {
+/// Runs one exchange on a loaded worker. One that is `passed_by` does not meet the filter.
+pub fn run_exchange(
+    worker: &mut Loaded,
+    exchange: &Exchange,
+    passed_by: bool,
+) -> (ExchangeResult, Vec<Incident>) {
     let root = worker.root;
     let instance = &mut worker.instance;
     let id = instance.add_context(NewContext::Stream(root));
@@ -98,27 +121,32 @@ pub fn run_exchange(worker: &mut Loaded, exchange: &Exchange) -> (ExchangeResult
         response: Side::default(),
         reply: None,
         in_callback: false,
+        passed_by,
         failure_reply_sent: false,
         reset: false,
+        closed: false,
+        received: false,
+        answer_due_ns: None,
+        answered: false,
         closes: false,
+        finished: false,
+        gone: StreamState::default(),
         paused_in: "",
         incidents: Vec::new(),
     };
     stream.run();
     let result = stream.result();
-    let incidents = stream.incidents;
-    worker.instance.state_mut().contexts.remove(&id);
-    (result, incidents)
+    (result, stream.incidents)
 }
 
 impl Stream<'_> {
     fn state(&mut self) -> &mut StreamState {
-        let contexts = &mut self.instance.state_mut().contexts;
-        contexts
-            .entry(self.id)
-            .or_insert_with(|| crate::host::Context::new(crate::host::ContextKind::Stream, 0))
-            .stream
-            .get_or_insert_default()
+        let context = self.instance.state_mut().contexts.get_mut(&self.id);
+        context.and_then(|context| context.stream.as_deref_mut()).unwrap_or(&mut self.gone)
+    }
+
+    fn is_head(&self) -> bool {
+        self.exchange.request.method == "HEAD"
     }
 
     fn side(&mut self, flow: Flow) -> &mut Side {
@@ -132,39 +160,59 @@ impl Stream<'_> {
         self.create_context();
         let exchange = self.exchange;
         let Request { frames, trailers, .. } = &exchange.request;
-        let only_headers = frames.is_empty() && trailers.is_empty();
-        self.receive_headers(Flow::Request, request_headers(exchange), only_headers);
+        self.received = frames.is_empty() && trailers.is_empty();
+        self.receive_headers(Flow::Request, request_headers(exchange), self.received);
         for (index, frame) in frames.iter().enumerate() {
             let last = index + 1 == frames.len() && trailers.is_empty();
+            self.received = last;
             self.state().request_bytes += frame.len() as u64;
             self.receive_data(Flow::Request, frame.as_bytes().to_vec(), last);
         }
         if !trailers.is_empty() {
             let pairs = trailers.iter().map(|(name, value)| (name, value));
             self.receive_trailers(Flow::Request, HeaderMap::from_pairs(pairs));
+            // The codec tells of the trailers first and of the end of the message then.
+            self.received = true;
         }
-        self.wait_for_resume();
+        self.wait_for_the_end();
         self.finish();
+        self.forget();
         self.let_calls_come_back();
+    }
+
+    /// The host forgets the stream.
+    fn forget(&mut self) {
+        let context = self.instance.state_mut().contexts.remove(&self.id);
+        if let Some(stream) = context.and_then(|context| context.stream) {
+            self.gone = *stream;
+        }
     }
 
     /// What the stream began and did not wait for comes back to the root all the same.
     fn let_calls_come_back(&mut self) {
         let until_ns = self.instance.state().process.elapsed_ns() + LATE_CALLS_NS;
         for _ in 0..MAX_LATE_EVENTS {
-            if !calls_are_under_way(self.instance) || !self.event(until_ns) {
+            if !calls_are_under_way(self.instance) || self.event(until_ns) != Some(true) {
                 break;
             }
         }
     }
 
-    /// A paused stream may still be resumed by an event, within the time and the events that it is
-    /// given; then it is stalled.
-    fn wait_for_resume(&mut self) {
+    /// The upstream's answer, and events that may resume a paused stream, within the time and the
+    /// number that it is given; then it is stalled.
+    fn wait_for_the_end(&mut self) {
         let until_ns = self.instance.state().process.elapsed_ns() + IDLE_TIMEOUT_NS;
         for _ in 0..MAX_EVENTS {
-            if self.is_over() || !self.event(until_ns) {
-                break;
+            if self.is_over() {
+                return;
+            }
+            match (self.event(self.answer_due_ns.unwrap_or(until_ns)), self.answer_due_ns.take()) {
+                (Some(true), due_ns) => self.answer_due_ns = self.answer_due_ns.or(due_ns),
+                (_, Some(due_ns)) => {
+                    self.instance.state().process.advance_to(due_ns);
+                    self.answer();
+                }
+                (_, None) => break,
             }
         }
         if !self.is_over() {
@@ -176,15 +224,22 @@ impl Stream<'_> {
         self.response.ended || self.reset
     }
 
-    /// One event, if there is one before `until_ns`.
-    fn event(&mut self, until_ns: u64) -> bool {
-        let Some(result) = run_next(self.instance, until_ns) else { return false };
+    /// One event, if there is one before `until_ns`, and whether it went well.
+    fn event(&mut self, until_ns: u64) -> Option<bool> {
+        let result = run_next(self.instance, until_ns)?;
         let ok = result.is_ok();
         if let Err(trap) = result {
             self.trapped(trap);
         }
         self.run_deferred();
-        ok
+        Some(ok)
+    }
+
+    /// Envoy ends the stream, with the client's connection.
+    fn close(&mut self) {
+        (self.reset, self.closed) = (true, true);
+        self.incidents.push(Incident::Reset);
+        self.finish();
     }
 
     fn create_context(&mut self) {
@@ -227,6 +282,8 @@ impl Stream<'_> {
                 if side.iteration == Iteration::Continue && !side.headers_continued {
                     side.headers_continued = true;
                     self.pass_headers(flow, end);
+                } else if side.headers_passed {
+                    self.incidents.push(Incident::HeadersTwice(flow));
                 }
             }
         }
@@ -265,7 +322,7 @@ impl Stream<'_> {
     fn filter_data(&mut self, flow: Flow, data: Vec<u8>, end: bool) {
         let had_trailers = self.state().direction(flow).trailers.is_some();
         let (status, data) = self.data_callback(flow, data, end);
-        if self.side(flow).aborted {
+        if self.side(flow).aborted || self.reset {
             return;
         }
         let trailers_added = !had_trailers && self.state().direction(flow).trailers.is_some();
@@ -297,7 +354,7 @@ impl Stream<'_> {
 
     fn filter_trailers(&mut self, flow: Flow) {
         let continues = self.trailers_callback(flow);
-        if self.side(flow).aborted {
+        if self.side(flow).aborted || self.reset {
             return;
         }
         match (continues, self.side(flow).iteration) {
@@ -370,9 +427,9 @@ impl Stream<'_> {
                 Deferred::ContinueResponse(id) if id == self.id => {
                     self.continue_iteration(Flow::Response);
                 }
-                Deferred::CloseStream(id) if id == self.id => {
-                    self.reset = true;
-                    self.incidents.push(Incident::Reset);
+                Deferred::CloseStream(id) if id == self.id && !self.is_over() => {
+                    self.state().code_details = Some("wasm_close_stream".to_owned());
+                    self.close();
                 }
                 Deferred::LocalReply(id) if id == self.id => {
                     if let Some(reply) = self.state().local_reply.take() {
@@ -391,30 +448,38 @@ impl Stream<'_> {
         if self.state().ignored_replies > 0 {
             self.incidents.push(Incident::SecondReply);
         }
-        let head = self.exchange.request.method == "HEAD";
+        let head = self.is_head();
+        let passed = &self.response.passed;
+        let status = status(passed);
+        let bodyless = head || !has_body(status);
+        let mismatch = length_mismatch(passed, Flow::Response).filter(|_| !bodyless);
         if self.response.ended && !self.reset {
-            let passed = &self.response.passed;
-            let status = status(passed);
-            if (200..=999).contains(&status) {
-                let mismatch = length_mismatch(passed, Flow::Response);
-                if let Some(mismatch) = mismatch.filter(|_| !head && has_body(status)) {
-                    self.incidents.push(Incident::LengthMismatch(mismatch));
-                }
-            } else {
+            if !(200..=999).contains(&status) {
                 self.incidents.push(Incident::NoFinalStatus(status));
+            } else if let Some(mismatch) = mismatch {
+                self.incidents.push(Incident::LengthMismatch(mismatch));
             }
         }
-        let response = (self.response.ended && !self.reset).then(|| {
+        // What a client has whole by its length it keeps, whatever becomes of the stream.
+        let whole_by_length = content_length(passed).is_some()
+            && mismatch.is_none_or(|mismatch| mismatch.actual > mismatch.declared);
+        let is_whole = if self.reset || mismatch.is_some() {
+            self.response.headers_passed && whole_by_length
+        } else {
+            self.response.ended
+        };
+        let response = is_whole.then(|| {
             let mut message = self.response.passed.clone();
             frame_for_http1(&mut message, head);
-            ClientResponse { status: status(&message), message }
+            ClientResponse { status, message }
         });
-        let upstream = self.request.headers_passed.then(|| self.request.passed.clone());
+        let upstream = self.request.headers_passed.then(|| self.upstream_view());
         ExchangeResult {
             name: self.exchange.name.clone(),
             response,
+            closed: self.closed,
             upstream,
-            request_ended: self.request.ended,
+            reached_upstream: self.answered,
             closes: self.closes,
             logs: self.instance.state_mut().logs.take(),
         }
