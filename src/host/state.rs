@@ -9,7 +9,7 @@ use wasmtime::{ResourceLimiter, TypedFunc};
 
 use crate::{
     abi::{AbiVersion, HOST_FUNCTIONS, Namespace, Status},
-    target::Target,
+    target::{Release, Target},
 };
 
 use super::{
@@ -234,8 +234,8 @@ pub struct HostState {
     pub malloc_allowed: u128,
     /// Functions that the plugin's capabilities leave out, over [`HOST_FUNCTIONS`].
     pub restricted: u128,
-    /// Whether `poll_oneoff` succeeds.
-    pub poll_oneoff_succeeds: bool,
+    /// What the Envoy release does in its own way.
+    pub release: &'static Release,
     /// The minor number of the Envoy release.
     pub envoy_minor: u8,
     /// The memory that the host reads and writes.
@@ -309,7 +309,7 @@ impl HostState {
             phase: Phase::Instantiate,
             start_allowed: target.start_allow_list(),
             malloc_allowed: target.malloc_allow_list(),
-            poll_oneoff_succeeds: target.poll_oneoff_succeeds(),
+            release: target.release(),
             envoy_minor: target.envoy_minor(),
             memory: None,
             allocator: None,
