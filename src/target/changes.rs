@@ -36,6 +36,7 @@ pub static CHANGES: &[Change] = &[
     not_modelled(34, "no crash when contexts are deleted after a trap"),
     not_modelled(35, "a request whose callback traps gets its failure reply once; before, it could hang"),
     not_modelled(35, "option allow_on_headers_stop_iteration"),
+    not_modelled(35, "V8's texts for traps, which are shown for older releases too"),
     modelled(37, "foreign functions act on the effective context"),
     not_modelled(37, "foreign function sign"),
     modelled(37, "env.emscripten_notify_memory_growth may be called at the start"),
