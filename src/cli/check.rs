@@ -147,8 +147,8 @@ impl Check {
         }
         let environment = self
             .environment
-            .as_ref()
-            .map(|environment| environment_of(environment))
+            .as_deref()
+            .map(environment_of)
             .transpose()
             .map_err(|reason| CliError::Usage(format!("--environment: {reason}")))?;
         for options in &mut all {
