@@ -1,8 +1,14 @@
 //! Several targets at once, and what a filter sees of the release that it runs in.
 
+#[path = "support/mod.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+
 use filtergate::{
     CheckOptions, Judge,
     image::{self, Image, NoProgress, Source},
+    parity::{self, Envoy, Setup},
     report::json::{self, Layout},
     target::Target,
     verdict::Verdict,
@@ -61,11 +67,8 @@ fn logs(image: &Image, target: &str) -> Vec<String> {
     verdict.roots[0].logs.iter().map(|line| line.message.clone()).collect()
 }
 
-#[test]
-fn a_filter_sees_the_switches_of_its_release() {
-    // Logs a digit for poll_oneoff (0 or 52: `0` or `d`) and one for who runs the start.
-    let image = image_of(
-        r#"(module
+/// Logs a digit when `__main_void` runs (7), and what poll_oneoff returns: 0, or `d` for 52.
+const SWITCHES: &str = r#"(module
         (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
         (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
         (memory (export "memory") 1)
@@ -78,8 +81,11 @@ fn a_filter_sees_the_switches_of_its_release() {
         (func (export "proxy_on_vm_start") (param i32 i32) (result i32)
             (call $say (call $poll (i32.const 64) (i32.const 128) (i32.const 1) (i32.const 256)))
             (i32.const 1))
-        (func (export "proxy_abi_version_0_2_1")))"#,
-    );
+        (func (export "proxy_abi_version_0_2_1")))"#;
+
+#[test]
+fn a_filter_sees_the_switches_of_its_release() {
+    let image = image_of(SWITCHES);
     for (target, expected) in [
         ("envoy:1.33", &["d"][..]),
         ("envoy:1.38", &["d"]),
@@ -90,6 +96,26 @@ fn a_filter_sees_the_switches_of_its_release() {
     ] {
         assert_eq!(logs(&image, target), expected, "{target}");
     }
+}
+
+#[test]
+fn a_real_envoy_has_the_switches_of_its_release() {
+    let Some(binary) = support::needs("FILTERGATE_ENVOY", "the path of an Envoy") else { return };
+    let binary = std::path::Path::new(&binary);
+    let target = format!("envoy:{}", parity::release(binary).unwrap());
+    let module = Some(wat::parse_str(SWITCHES).unwrap());
+    let envoy = Envoy::start(binary, &Setup { module, ..Setup::default() }).unwrap();
+    assert!(envoy.loads(), "{target}: {:?}", envoy.entries(0));
+    envoy.rest();
+    let theirs: BTreeSet<_> = envoy
+        .entries(0)
+        .into_iter()
+        .filter(|entry| entry.text.contains("wasm log"))
+        .filter_map(|entry| entry.text.trim_end().chars().last())
+        .map(String::from)
+        .collect();
+    let ours: BTreeSet<_> = logs(&image_of(SWITCHES), &target).into_iter().collect();
+    assert_eq!(theirs, ours, "{target}");
 }
 
 #[test]
