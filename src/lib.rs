@@ -35,7 +35,7 @@ use crate::{
     host::Environment,
     image::{FetchOptions, Image, Progress, Source},
     target::Target,
-    verdict::{Finding, Rule, StaticReport, Verdict},
+    verdict::{Finding, Rule, Severity, StaticReport, Verdict},
     vm::{CompileError, Template, VmOptions, on_a_guest_thread},
 };
 
@@ -61,6 +61,8 @@ pub struct CheckOptions {
     pub environment_variables: BTreeMap<String, String>,
     /// The capabilities that modules have; none is all.
     pub allowed_capabilities: Vec<String>,
+    /// Whether a headers callback may stop the headers alone.
+    pub allow_on_headers_stop_iteration: bool,
     /// The exchanges of each root.
     pub exchanges: Vec<Exchange>,
     /// Whether to try an unknown root_id and the empty one as controls.
@@ -84,6 +86,7 @@ impl Default for CheckOptions {
             vm_configuration: Vec::new(),
             environment_variables: BTreeMap::new(),
             allowed_capabilities: Vec::new(),
+            allow_on_headers_stop_iteration: false,
             exchanges: smoke_exchanges(),
             controls: true,
             environment: Environment::default(),
@@ -106,8 +109,64 @@ pub async fn check(
     }
 }
 
+/// Fetches the image once and judges it under each of `options`, which differ in their targets only:
+/// a verdict for each.
+pub async fn check_targets(
+    source: &Source,
+    reference: &str,
+    options: &[CheckOptions],
+    progress: &dyn Progress,
+) -> Vec<Verdict> {
+    let Some(first) = options.first() else { return Vec::new() };
+    match image::fetch(source, reference, &first.fetch, progress).await {
+        Ok(image) => {
+            let mut judge = Judge::new(&image);
+            options.iter().map(|options| judge.judge(options)).collect()
+        }
+        Err(error) => options
+            .iter()
+            .map(|options| Verdict::of_image_error(reference, &options.target, &error))
+            .collect(),
+    }
+}
+
 /// Judges an image: static checks, load, exchanges.
 pub fn judge(image: &Image, options: &CheckOptions) -> Verdict {
+    Judge::new(image).judge(options)
+}
+
+/// Judges one image under several targets: it is compiled once.
+pub struct Judge<'a> {
+    image: &'a Image,
+    /// Compiled by the first target that nothing static stands against.
+    template: Option<Template>,
+}
+
+impl<'a> Judge<'a> {
+    /// Nothing is done yet.
+    pub fn new(image: &'a Image) -> Self {
+        Self { image, template: None }
+    }
+
+    /// The verdict under the options' target. All options but the target have to be the same from
+    /// one call to the next.
+    pub fn judge(&mut self, options: &CheckOptions) -> Verdict {
+        judge_with(self.image, options, &mut self.template)
+    }
+}
+
+impl Drop for Judge<'_> {
+    /// Drops the template where nobody waits for it: to unmap the code of a large module takes
+    /// milliseconds, and a process that ends need not do it at all.
+    fn drop(&mut self) {
+        if let Some(template) = self.template.take() {
+            // Without a thread the closure is dropped here, and the template with it.
+            let _ = std::thread::Builder::new().spawn(move || drop(template));
+        }
+    }
+}
+
+fn judge_with(image: &Image, options: &CheckOptions, template: &mut Option<Template>) -> Verdict {
     let mut verdict = Verdict::new(image, &options.target);
     verdict.phases.add(Phase::Fetch, image.fetch);
     verdict.phases.add(Phase::Verify, image.verify);
@@ -122,7 +181,8 @@ pub fn judge(image: &Image, options: &CheckOptions) -> Verdict {
     if report.is_loadable()
         && let Some(abi) = report.abi
     {
-        execute(image, report, abi, options, &mut verdict);
+        execute(image, report, abi, options, template, &mut verdict);
+        not_measured(&image.wasm, options, &mut verdict);
     } else {
         if options.vm.trace
             && let Some(abi) = report.abi
@@ -165,25 +225,34 @@ fn execute(
     report: StaticReport,
     abi: abi::AbiVersion,
     options: &CheckOptions,
+    template: &mut Option<Template>,
     verdict: &mut Verdict,
 ) {
     let StaticReport { facts, findings, has_function_names, .. } = report;
     verdict.findings.extend(findings);
-    let mut clock = PhaseClock::default();
-    let template = Template::compile(
-        &image.wasm,
-        facts.unwrap_or_default(),
-        abi,
-        &options.target,
-        &options.vm,
-        &mut clock,
-    );
-    verdict.phases.absorb(&clock);
     let template = match template {
-        Ok(template) => template,
-        Err(error) => {
-            compile_failed(&image.wasm, error, verdict);
-            return;
+        Some(template) => {
+            template.set_target(&options.target);
+            template
+        }
+        None => {
+            let mut clock = PhaseClock::default();
+            let compiled = Template::compile(
+                &image.wasm,
+                facts.unwrap_or_default(),
+                abi,
+                &options.target,
+                &options.vm,
+                &mut clock,
+            );
+            verdict.phases.absorb(&clock);
+            match compiled {
+                Ok(compiled) => template.insert(compiled),
+                Err(error) => {
+                    compile_failed(&image.wasm, error, verdict);
+                    return;
+                }
+            }
         }
     };
     verdict.compiler = Some(template.compiler());
@@ -193,6 +262,7 @@ fn execute(
         vm_configuration: options.vm_configuration.clone(),
         environment_variables: options.environment_variables.clone(),
         allowed_capabilities: options.allowed_capabilities.clone(),
+        allow_on_headers_stop_iteration: options.allow_on_headers_stop_iteration,
         vm_id: String::new(),
         plugin_name: PLUGIN_NAME.to_owned(),
         exchanges: options.exchanges.clone(),
@@ -202,7 +272,7 @@ fn execute(
         failure_policy: options.failure_policy,
         budget: options.budget,
     };
-    let exercised = on_a_guest_thread(|| exercise::exercise(&template, &exercise_options));
+    let exercised = on_a_guest_thread(|| exercise::exercise(template, &exercise_options));
     let exercised = match exercised {
         Ok(exercised) => exercised,
         Err(error) => {
@@ -211,7 +281,6 @@ fn execute(
             return;
         }
     };
-    drop_aside(template);
     // A load that filtergate itself gave up says nothing of Envoy's.
     verdict.loads = exercised
         .roots
@@ -269,9 +338,16 @@ fn compile_failed(bytes: &[u8], error: CompileError, verdict: &mut Verdict) {
     verdict.findings.push(finding);
 }
 
-/// Drops a template where nobody waits for it: to unmap the code of a large module takes
-/// milliseconds, and a process that ends need not do it at all.
-fn drop_aside(template: Template) {
-    // Without a thread the closure is dropped here, and the template with it.
-    let _ = std::thread::Builder::new().spawn(move || drop(template));
+/// Says where the verdict rests on what was not measured: on wasm proposals in a V8 that was not at
+/// hand. What V8's own list has off leaves the verdict open.
+fn not_measured(bytes: &[u8], options: &CheckOptions, verdict: &mut Verdict) {
+    if verdict.loads == Some(false) {
+        return;
+    }
+    let findings = verdict::check_proposals(bytes, &options.target);
+    if findings.iter().any(|finding| finding.severity == Severity::Warning) {
+        verdict.loads = None;
+        verdict.undecided = true;
+    }
+    verdict.findings.extend(findings);
 }

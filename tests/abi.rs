@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use filtergate::{
     CheckOptions,
     abi::{AbiVersion, CALLBACKS, FuncType, HOST_FUNCTIONS, ValueType},
-    target::{ImportAnswer, Target},
+    target::{ImportAnswer, RELEASES, Target},
     verdict::Outcome,
 };
 use serde_json::Value;
@@ -134,6 +134,28 @@ fn every_release_has_its_functions_and_allow_lists() {
         }
     }
     assert!(releases >= 19, "only {releases} releases were compared");
+}
+
+#[test]
+fn every_release_has_its_engine_and_limits() {
+    for fact in facts()["releases"].as_array().unwrap() {
+        let version = fact["envoy"].as_str().unwrap();
+        let minor: u8 = version.split('.').nth(1).unwrap().parse().unwrap();
+        let Some(release) = RELEASES.iter().find(|release| release.minor == minor) else {
+            continue;
+        };
+        assert_eq!(fact["v8"], release.v8, "{version}");
+        assert!(fact["host"].as_str().unwrap().starts_with(release.host), "{version}");
+        assert_eq!(fact["restricted"], release.restricts_start, "{version}");
+        assert_eq!(fact["main_void"], release.runs_main_void, "{version}");
+        // Without V8's flag a memory may have all pages that there are.
+        let pages = fact["max_memory_pages"].as_u64().unwrap_or(65_536);
+        assert_eq!(pages, u64::from(release.max_memory_pages), "{version}");
+        // The facts are older than the release of 1.40.
+        if let Some(date) = release.date {
+            assert_eq!(fact["date"], date, "{version}");
+        }
+    }
 }
 
 /// A module that imports everything that its ABI has links, loads and serves.

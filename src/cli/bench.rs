@@ -79,6 +79,7 @@ impl Bench {
                 vm_configuration: options.vm_configuration.clone(),
                 environment_variables: options.environment_variables.clone(),
                 allowed_capabilities: options.allowed_capabilities.clone(),
+                allow_on_headers_stop_iteration: false,
                 ..Plugin::default()
             },
         };

@@ -5,12 +5,15 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::{
+    CheckOptions,
+    host::Environment,
     image::Source,
     report::{
         human::{self, Detail},
         json::{self, Layout},
-        trace,
+        matrix, trace,
     },
+    verdict::Outcome,
 };
 
 use super::{
@@ -67,6 +70,7 @@ const AFTER_HELP: &str = "\
 Examples:
   filtergate check target/wasm32-wasip1/release/my_filter.wasm
   filtergate check ghcr.io/acme/filter:1.2 --target envoy:1.31
+  filtergate check filter.wasm --target istio:1.24,istio:1.29,envoy:1.40
   filtergate check oci:examples/images/add-header --format json
   filtergate check filter.wasm --root-id auth --config @auth.json
 
@@ -85,17 +89,7 @@ impl Check {
     /// Checks the images one after another and prints each verdict as soon as it is there.
     pub fn execute(&self) -> Result<Exit, CliError> {
         super::diagnostics::start(self.show.verbose);
-        let mut options = self.load.options()?;
-        self.traffic.apply(&mut options)?;
-        options.budget = self.budget;
-        if let Some(environment) = &self.environment {
-            options.environment = run::json_argument("--environment", environment)?;
-        }
-        options.controls = !self.no_controls;
-        options.vm.trace = self.trace.is_some();
-        if self.no_exchanges {
-            options.exchanges.clear();
-        }
+        let options = self.options()?;
         // A reference that cannot be used is found before anything is fetched.
         let sources: Vec<Source> =
             self.images.iter().map(|image| run::source(image)).collect::<Result<_, _>>()?;
@@ -108,37 +102,63 @@ impl Check {
         } else {
             (Format::Human, self.trace)
         };
+        let colour = self.show.color.for_stdout();
         let mut exit = Exit::Pass;
         let mut outcomes = Vec::with_capacity(sources.len());
         for (index, (source, reference)) in sources.iter().zip(&self.images).enumerate() {
-            let checked = crate::check(source, reference, &options, &*progress);
-            let verdict = runtime.block_on(checked);
-            exit = exit.worst(Exit::of(&verdict));
-            outcomes.push(verdict.outcome);
-            if let Some(format) = trace_format {
+            let checked = crate::check_targets(source, reference, &options, &*progress);
+            let verdicts = runtime.block_on(checked);
+            exit = verdicts.iter().fold(exit, |exit, verdict| exit.worst(Exit::of(verdict)));
+            outcomes.push(Outcome::worst(verdicts.iter().map(|verdict| verdict.outcome)));
+            if let (Some(format), [verdict]) = (trace_format, verdicts.as_slice()) {
                 output::print(&match format {
-                    TraceFormat::Text => trace::render_text(&verdict),
-                    TraceFormat::Json => trace::render_json(&verdict),
+                    TraceFormat::Text => trace::render_text(verdict),
+                    TraceFormat::Json => trace::render_json(verdict),
                 })?;
             }
-            let text = match format {
-                Format::Json if sources.len() == 1 && self.trace.is_none() => {
-                    json::render(&verdict, Layout::Pretty)
+            let one_object = sources.len() == 1 && options.len() == 1 && self.trace.is_none();
+            let layout = if one_object { Layout::Pretty } else { Layout::Line };
+            let text = match (format, verdicts.as_slice()) {
+                (Format::Json, verdicts) => {
+                    verdicts.iter().map(|verdict| json::render(verdict, layout)).collect()
                 }
-                Format::Json => json::render(&verdict, Layout::Line),
-                Format::Human => {
-                    let text = human::render(&verdict, self.detail(), self.show.color.for_stdout());
-                    let gap = index > 0 && !self.quiet;
-                    if gap { format!("\n{text}") } else { text }
-                }
+                (Format::Human, [verdict]) => human::render(verdict, self.detail(), colour),
+                (Format::Human, verdicts) => matrix::render(verdicts, self.detail(), colour),
             };
-            output::print(&text)?;
+            let gap = format == Format::Human && index > 0 && !self.quiet;
+            output::print(&if gap { format!("\n{text}") } else { text })?;
         }
         if sources.len() > 1 && format == Format::Human && !self.quiet {
             output::print(&format!("\n{}", human::tally(&outcomes)))?;
         }
         runtime.shutdown_background();
         Ok(exit)
+    }
+
+    /// The options for each target.
+    fn options(&self) -> Result<Vec<CheckOptions>, CliError> {
+        let mut all = self.load.options_for_each_target()?;
+        if all.len() > 1 && self.trace.is_some() {
+            return Err(CliError::Usage("--trace: give one target".to_owned()));
+        }
+        let environment = self
+            .environment
+            .as_deref()
+            .map(|text| run::json_argument("--environment", text))
+            .transpose()?;
+        for options in &mut all {
+            self.traffic.apply(options)?;
+            options.budget = self.budget;
+            if let Some(environment) = &environment {
+                options.environment = Environment::clone(environment);
+            }
+            options.controls = !self.no_controls;
+            options.vm.trace = self.trace.is_some();
+            if self.no_exchanges {
+                options.exchanges.clear();
+            }
+        }
+        Ok(all)
     }
 
     fn detail(&self) -> Detail {

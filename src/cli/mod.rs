@@ -10,6 +10,7 @@ mod output;
 mod parity;
 mod progress;
 mod run;
+mod targets;
 mod values;
 
 use std::{ffi::OsString, io};
@@ -32,6 +33,7 @@ enum Command {
     Bench(Box<bench::Bench>),
     Parity(Box<parity::Parity>),
     Explain(explain::Explain),
+    Targets(targets::Targets),
 }
 
 /// Why a command ended without a result.
@@ -78,5 +80,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, CliErr
         Command::Bench(bench) => bench.execute(),
         Command::Parity(parity) => parity.execute(),
         Command::Explain(explain) => explain.execute(),
+        Command::Targets(targets) => targets.execute(),
     }
 }

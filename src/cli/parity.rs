@@ -127,7 +127,9 @@ impl Parity {
                 vm_configuration: text(&options.vm_configuration)?,
                 environment_variables: options.environment_variables.clone(),
                 allowed_capabilities: options.allowed_capabilities.clone(),
+                buffer_limit_bytes: options.environment.buffer_limit_bytes,
                 failure_policy: options.failure_policy,
+                allow_on_headers_stop_iteration: options.allow_on_headers_stop_iteration,
                 trace: true,
             };
             let mut record =

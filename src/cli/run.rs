@@ -20,8 +20,13 @@ use super::{CliError, output::ColorChoice, values};
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     /// Proxy to check for
-    #[arg(long, value_name = "TARGET", default_value = "envoy:1.40")]
-    pub target: Target,
+    #[arg(
+        long = "target",
+        value_name = "TARGET",
+        default_value = "envoy:1.40",
+        value_delimiter = ','
+    )]
+    pub targets: Vec<Target>,
 
     /// Load these root_ids, not the declared ones
     #[arg(long = "root-id", value_name = "ID")]
@@ -80,6 +85,10 @@ pub struct TrafficArgs {
         hide_default_value = true
     )]
     pub failure_policy: PolicyChoice,
+
+    /// A headers callback may stop the headers alone
+    #[arg(long)]
+    pub allow_on_headers_stop_iteration: bool,
 }
 
 /// The policies that can be asked for.
@@ -99,6 +108,7 @@ impl TrafficArgs {
         if let Some(text) = &self.exchanges {
             options.exchanges = json_argument("--exchanges", text)?;
         }
+        options.allow_on_headers_stop_iteration = self.allow_on_headers_stop_iteration;
         options.failure_policy = match self.failure_policy {
             PolicyChoice::Closed => FailurePolicy::Closed,
             PolicyChoice::Open => FailurePolicy::Open,
@@ -151,15 +161,38 @@ pub enum Format {
 }
 
 impl LoadArgs {
-    /// The options that these words are.
+    /// The options that these words are, for each target; a target that is named twice is one.
+    pub fn options_for_each_target(&self) -> Result<Vec<CheckOptions>, CliError> {
+        let mut all: Vec<CheckOptions> = Vec::new();
+        for target in &self.targets {
+            if all.iter().any(|options| options.target == *target) {
+                continue;
+            }
+            let options = match all.first() {
+                Some(first) => CheckOptions { target: target.clone(), ..first.clone() },
+                None => self.options_for(target)?,
+            };
+            all.push(options);
+        }
+        Ok(all)
+    }
+
+    /// The options that these words are, for commands that take one target.
     pub fn options(&self) -> Result<CheckOptions, CliError> {
+        match self.targets.as_slice() {
+            [target] => self.options_for(target),
+            _ => Err(CliError::Usage("--target: give one; only `check` takes several".to_owned())),
+        }
+    }
+
+    fn options_for(&self, target: &Target) -> Result<CheckOptions, CliError> {
         let read = |flag: &str, text: &Option<String>| match text {
             None => Ok(Vec::new()),
             Some(text) => values::text_or_file(text)
                 .map_err(|reason| CliError::Usage(format!("{flag}: {reason}"))),
         };
         Ok(CheckOptions {
-            target: self.target.clone(),
+            target: target.clone(),
             fetch: FetchOptions {
                 max_module_bytes: self.max_module_size,
                 plain_http: self.plain_http,

@@ -33,6 +33,13 @@ pub enum Incident {
     },
     /// A `content-length` that is not the body's.
     LengthMismatch(LengthMismatch),
+    /// The module had more of a body buffered than Envoy keeps.
+    BufferLimit {
+        /// The direction.
+        flow: Flow,
+        /// Bytes that Envoy keeps.
+        limit: usize,
+    },
     /// The status of the response is none that ends a response.
     NoFinalStatus(u32),
     /// Envoy's codec refused the response that left the filter.
@@ -105,6 +112,16 @@ pub(super) fn incident_finding(incident: &Incident, instance: &Instance) -> Find
             Flow::Response => "the response was continued in the callback of its headers, which then returned Continue: Envoy sends the headers twice, and the second ones are a part of the body".to_owned(),
         })
         .help("continue a stream only from another callback than the one that pauses it, or return Pause"),
+        Incident::BufferLimit { flow, limit } => {
+            let (what, outcome) = match flow {
+                Flow::Request => ("request", "answers 413"),
+                Flow::Response => ("response", "answers 500, or closes the connection where the headers have left"),
+            };
+            protocol_error(format!(
+                "the module has more than {limit} bytes of the {what}'s body buffered: Envoy {outcome}"
+            ))
+            .help("let the body go on in frames, or raise per_connection_buffer_limit_bytes of the listener (buffer_limit_bytes with --environment)")
+        }
         Incident::Reset => {
             protocol_warning("the stream was reset before its answer was complete".to_owned())
         }

@@ -34,6 +34,8 @@ pub struct ExerciseOptions {
     pub environment_variables: BTreeMap<String, String>,
     /// The capabilities that the module has; none is all.
     pub allowed_capabilities: Vec<String>,
+    /// Whether a headers callback may stop the headers alone.
+    pub allow_on_headers_stop_iteration: bool,
     /// The VM's id.
     pub vm_id: String,
     /// The plugin's name.
@@ -460,6 +462,7 @@ fn plugin(options: &ExerciseOptions, root_id: &str) -> Plugin {
         vm_configuration: options.vm_configuration.clone(),
         environment_variables: options.environment_variables.clone(),
         allowed_capabilities: options.allowed_capabilities.clone(),
+        allow_on_headers_stop_iteration: options.allow_on_headers_stop_iteration,
     }
 }
 

@@ -23,6 +23,15 @@ pub struct Environment {
     /// The level of Envoy's `wasm` logger, as a module reads it. All lines are kept, whatever it is.
     #[serde(default = "default_log_level")]
     pub log_level: LogLevel,
+    /// The most bytes of a body that Envoy buffers for a filter: `per_connection_buffer_limit_bytes` of
+    /// the listener.
+    #[serde(default = "default_buffer_limit")]
+    pub buffer_limit_bytes: usize,
+}
+
+/// Envoy's own default, 1 MiB.
+fn default_buffer_limit() -> usize {
+    1 << 20
 }
 
 /// Envoy's own default.
@@ -36,6 +45,7 @@ impl Default for Environment {
             clusters: BTreeMap::from([("upstream".to_owned(), Cluster::default())]),
             dns: BTreeMap::new(),
             log_level: default_log_level(),
+            buffer_limit_bytes: default_buffer_limit(),
         }
     }
 }

@@ -230,9 +230,6 @@ impl ObjectKind {
     }
 }
 
-/// Since Envoy 1.37 foreign functions act on the effective context, before on the current one.
-const EFFECTIVE_CONTEXT_SINCE: u8 = 37;
-
 /// Puts an object of Envoy's own into the filter state of the stream. Key and value are looked at
 /// before the stream.
 fn set_envoy_filter_state(state: &mut HostState, arguments: &[u8]) -> Produced {
@@ -252,7 +249,7 @@ fn set_envoy_filter_state(state: &mut HostState, arguments: &[u8]) -> Produced {
     let object = kind.object(text).ok_or(Status::BadArgument)?;
     state.charge(path.len() + text.len())?;
     let id = match state.current {
-        Some(current) if state.envoy_minor < EFFECTIVE_CONTEXT_SINCE => current,
+        Some(current) if !state.release.foreign_functions_follow_effective_context => current,
         _ => state.context_id()?,
     };
     let stream = state.contexts.get_mut(&id).and_then(|context| context.stream.as_deref_mut());

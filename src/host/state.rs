@@ -9,7 +9,7 @@ use wasmtime::{ResourceLimiter, TypedFunc};
 
 use crate::{
     abi::{AbiVersion, HOST_FUNCTIONS, Namespace, Status},
-    target::Target,
+    target::{Release, Target},
 };
 
 use super::{
@@ -40,6 +40,8 @@ pub struct Plugin {
     pub environment_variables: BTreeMap<String, String>,
     /// `capability_restriction_config.allowed_capabilities`; without one everything is allowed.
     pub allowed_capabilities: Vec<String>,
+    /// `allow_on_headers_stop_iteration`: a headers callback may stop the headers alone.
+    pub allow_on_headers_stop_iteration: bool,
 }
 
 /// Host functions that Envoy does not restrict.
@@ -234,8 +236,8 @@ pub struct HostState {
     pub malloc_allowed: u128,
     /// Functions that the plugin's capabilities leave out, over [`HOST_FUNCTIONS`].
     pub restricted: u128,
-    /// Whether `poll_oneoff` succeeds.
-    pub poll_oneoff_succeeds: bool,
+    /// What the Envoy release does in its own way.
+    pub release: &'static Release,
     /// The minor number of the Envoy release.
     pub envoy_minor: u8,
     /// The memory that the host reads and writes.
@@ -309,7 +311,7 @@ impl HostState {
             phase: Phase::Instantiate,
             start_allowed: target.start_allow_list(),
             malloc_allowed: target.malloc_allow_list(),
-            poll_oneoff_succeeds: target.poll_oneoff_succeeds(),
+            release: target.release(),
             envoy_minor: target.envoy_minor(),
             memory: None,
             allocator: None,

@@ -221,7 +221,7 @@ pub fn random_get(guest: &mut Guest<'_>, buf: u32, len: u32) -> HostResult {
 
 /// `poll_oneoff`: no events. Before Envoy 1.39 it was not implemented.
 pub fn poll_oneoff(guest: &mut Guest<'_>, events_ptr: u32) -> HostResult {
-    if !guest.data().poll_oneoff_succeeds {
+    if !guest.data().release.poll_oneoff_succeeds {
         return errno(NOSYS);
     }
     guest.data().context_id()?;

@@ -2,10 +2,12 @@
 
 use wasmparser::{BinaryReaderError, Validator, WasmFeatures};
 
+use super::proposals::newest_v8;
+
 /// A set of proposals that belongs to an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
-    /// V8 as Envoy 1.36 to 1.40 build it.
+    /// The newest V8 that Envoy is built with. What an older one lacks is the target's to say.
     EnvoyV8,
     /// wasmtime with the Cranelift compiler.
     Cranelift,
@@ -38,7 +40,7 @@ const WASM2_AND_WIDELY_USED: WasmFeatures = WasmFeatures::WASM2
 /// The proposals that `engine` takes.
 pub fn engine_features(engine: Engine) -> WasmFeatures {
     match engine {
-        Engine::EnvoyV8 => engine_features(Engine::Cranelift) | WasmFeatures::LEGACY_EXCEPTIONS,
+        Engine::EnvoyV8 => newest_v8(),
         Engine::Cranelift => {
             WASM2_AND_WIDELY_USED
                 | WasmFeatures::RELAXED_SIMD

@@ -36,6 +36,10 @@ pub struct Setup {
     pub environment_variables: BTreeMap<String, String>,
     /// The capabilities that the plugin is left; all of them without any.
     pub allowed_capabilities: Vec<String>,
+    /// Whether a headers callback may stop the headers alone.
+    pub allow_on_headers_stop_iteration: bool,
+    /// The most bytes of a body that is buffered for a filter; 0 is Envoy's default.
+    pub buffer_limit_bytes: usize,
     /// What becomes of requests whose VM failed.
     pub failure_policy: FailurePolicy,
     /// Whether every call across the boundary is logged.
@@ -251,6 +255,9 @@ fn wasm(setup: &Setup, module: &Path) -> Value {
         "configuration": string(&setup.configuration),
         "vm_config": vm,
     });
+    if setup.allow_on_headers_stop_iteration {
+        plugin["allow_on_headers_stop_iteration"] = json!(true);
+    }
     if setup.failure_policy != FailurePolicy::default() {
         plugin["failure_policy"] = json!(setup.failure_policy.envoy_name());
     }
@@ -296,15 +303,19 @@ fn configuration(
         "@type": extension("upstreams.http.v3.HttpProtocolOptions"),
         "explicit_http_config": { "http_protocol_options": { "enable_trailers": true } },
     });
+    let mut listener = json!({
+        "address": address(listener),
+        // Else two Envoys could share a port.
+        "enable_reuse_port": false,
+        "filter_chains": [{ "filters": [{
+            "name": "envoy.filters.network.http_connection_manager", "typed_config": manager,
+        }] }],
+    });
+    if setup.buffer_limit_bytes > 0 {
+        listener["per_connection_buffer_limit_bytes"] = json!(setup.buffer_limit_bytes);
+    }
     json!({ "static_resources": {
-        "listeners": [{
-            "address": address(listener),
-            // Else two Envoys could share a port.
-            "enable_reuse_port": false,
-            "filter_chains": [{ "filters": [{
-                "name": "envoy.filters.network.http_connection_manager", "typed_config": manager,
-            }] }],
-        }],
+        "listeners": [listener],
         "clusters": [{
             "name": "upstream",
             "connect_timeout": "5s",

@@ -85,9 +85,11 @@ digest with the output of the build. Envoy wants the compiled module, not text a
         }
         Rule::ModuleFeature => {
             "\
-The module uses a wasm proposal that is off in Envoy's engine; as a warning: one that no compiler of
-filtergate has, so that the module was checked without being run. Turn the proposal off in the
-compiler (rustc: -C target-feature=-NAME, clang: -mno-NAME)."
+The module uses a wasm proposal that is off in Envoy's engine. As a warning: one that no compiler of
+filtergate has, so that the module was checked without being run; or one that the target's V8 is
+said to have off, which was not measured: the verdict is undecided. As a note: one that it is said
+to have on. Turn the proposal off in the compiler (rustc: -C target-feature=-NAME, clang:
+-mno-NAME)."
         }
         Rule::AbiMarker => {
             "\

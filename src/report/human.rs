@@ -58,8 +58,8 @@ pub fn tally(outcomes: &[Outcome]) -> String {
     format!("{}: {}\n", units::count(outcomes.len(), "image"), parts.join(", "))
 }
 
-const PLAIN: Style = Style::new();
-const BOLD: Style = Style::new().bold();
+pub(super) const PLAIN: Style = Style::new();
+pub(super) const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 const RED: Style = AnsiColor::Red.on_default().bold();
 const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
@@ -74,15 +74,15 @@ fn style_of(severity: Severity) -> Style {
     }
 }
 
-struct Page {
-    out: String,
-    colour: bool,
-    detail: Detail,
+pub(super) struct Page {
+    pub(super) out: String,
+    pub(super) colour: bool,
+    pub(super) detail: Detail,
 }
 
 impl Page {
     /// Text in a style. Whatever it is, it is escaped here.
-    fn put(&mut self, style: Style, text: &str) {
+    pub(super) fn put(&mut self, style: Style, text: &str) {
         let text = escape(text);
         if self.colour && style != PLAIN {
             self.out.push_str(&format!("{style}{text}{style:#}"));
@@ -92,7 +92,7 @@ impl Page {
     }
 
     /// A line: its label in the first column, and the rest.
-    fn stage(&mut self, label: &str, text: &str) {
+    pub(super) fn stage(&mut self, label: &str, text: &str) {
         self.put(BOLD, &format!("{label:<8}"));
         self.put(PLAIN, text);
         self.end();
@@ -105,7 +105,7 @@ impl Page {
         self.end();
     }
 
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.out.push('\n');
     }
 
@@ -246,11 +246,7 @@ impl Page {
     }
 
     fn verdict(&mut self, verdict: &Verdict) {
-        let (word, style) = match verdict.outcome {
-            Outcome::Pass => ("PASS", GREEN),
-            Outcome::Fail => ("FAIL", RED),
-            Outcome::Undecided => ("UNDECIDED", YELLOW),
-        };
+        let (word, style) = word(verdict.outcome);
         self.put(style, word);
         self.put(BOLD, &format!(" {} {}", verdict.reference, verdict.target));
         let text = match first_reason(verdict) {
@@ -285,6 +281,15 @@ impl Page {
     }
 }
 
+/// The word of the last line, and its colour.
+pub(super) fn word(outcome: Outcome) -> (&'static str, Style) {
+    match outcome {
+        Outcome::Pass => ("PASS", GREEN),
+        Outcome::Fail => ("FAIL", RED),
+        Outcome::Undecided => ("UNDECIDED", YELLOW),
+    }
+}
+
 /// Who logs the text: images are fetched and their layout is judged before Envoy sees a module.
 fn speaker(rule: Rule) -> &'static str {
     let name = rule.name();
@@ -292,7 +297,7 @@ fn speaker(rule: Rule) -> &'static str {
 }
 
 /// The first characters of a long text.
-fn shortened(text: &str, limit: usize) -> String {
+pub(super) fn shortened(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -300,7 +305,7 @@ fn shortened(text: &str, limit: usize) -> String {
 }
 
 /// The reason for a verdict other than pass.
-fn first_reason(verdict: &Verdict) -> Option<&Finding> {
+pub(super) fn first_reason(verdict: &Verdict) -> Option<&Finding> {
     let findings = &verdict.findings;
     match verdict.outcome {
         Outcome::Pass => None,

@@ -1,4 +1,4 @@
-//! The machine-readable result: one object for each image. Field names are an API; fields may be
+//! The machine-readable result: one object for each image and target. Field names are an API; fields may be
 //! added, and `schema` counts up when one changes its meaning.
 
 use std::io;
@@ -58,7 +58,8 @@ pub fn to_string(value: &impl Serialize, layout: Layout) -> String {
 struct Report<'a> {
     schema: u32,
     reference: &'a str,
-    target: String,
+    target: &'a str,
+    envoy: String,
     verdict: &'static str,
     loads: Option<bool>,
     envoy_class: Option<&'static str>,
@@ -76,7 +77,8 @@ impl<'a> Report<'a> {
         Self {
             schema: SCHEMA,
             reference: &verdict.reference,
-            target: verdict.target.to_string(),
+            target: verdict.target.name(),
+            envoy: verdict.target.envoy_name(),
             verdict: verdict.outcome.as_str(),
             loads: verdict.loads,
             envoy_class: verdict.envoy_class,

@@ -102,7 +102,8 @@ pub fn render_json(load: &LoadTime<'_>) -> String {
     let report = LoadTimeJson {
         schema: SCHEMA,
         reference: load.reference,
-        target: load.target.to_string(),
+        target: load.target.name(),
+        envoy: load.target.envoy_name(),
         module: ModuleJson { sha256: load.sha256, size: load.size, code_bytes: load.code_bytes },
         root_id: load.root_id,
         compiler: load.compiler.as_str(),
@@ -118,7 +119,8 @@ pub fn render_json(load: &LoadTime<'_>) -> String {
 struct LoadTimeJson<'a> {
     schema: u32,
     reference: &'a str,
-    target: String,
+    target: &'a str,
+    envoy: String,
     module: ModuleJson<'a>,
     root_id: &'a str,
     compiler: &'static str,

@@ -8,6 +8,8 @@ pub mod explain;
 pub mod human;
 pub mod json;
 pub mod load_time;
+pub mod matrix;
 mod stages;
+pub mod targets;
 pub mod trace;
 pub mod units;

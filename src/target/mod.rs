@@ -1,43 +1,66 @@
 //! A named proxy release: which functions it links, what its engine takes, what it limits.
 
+mod changes;
+mod distributions;
+mod releases;
+
 use std::{fmt, str::FromStr};
 
-use crate::abi::{AbiVersion, FuncType, HOST_FUNCTIONS, HostFunction, find_host_function};
+use crate::{
+    abi::{AbiVersion, FuncType, HOST_FUNCTIONS, HostFunction, find_host_function},
+    module::Proposal,
+};
 
-/// The oldest Envoy release that can be named: the first on V8 10, which reports only the first
-/// missing import, and the oldest whose import set is in the tables without a gap.
-pub const OLDEST_ENVOY_MINOR: u8 = 22;
-/// The newest Envoy release that the tables describe.
-pub const NEWEST_ENVOY_MINOR: u8 = 40;
+pub use changes::{CHANGES, Change};
+pub use distributions::{DISTRIBUTIONS, DistributionRelease};
+pub use releases::{Evidence, RELEASES, Release};
 
 /// A proxy release to be compatible with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    minor: u8,
+    name: String,
+    release: &'static Release,
+    /// The patch release of Envoy, where it was named.
+    patch: Option<u16>,
+    distribution: Option<&'static DistributionRelease>,
 }
 
 /// A target's name that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TargetError {
-    /// Not of the form `envoy:1.MINOR`.
-    #[error("`{0}` is not a target: write envoy:1.N, for example envoy:1.40")]
+    /// Not of the form `PROXY:MAJOR.MINOR`.
+    #[error(
+        "`{0}` is not a target: write envoy:1.N, istio:1.N or envoy-gateway:1.N, for example envoy:1.40"
+    )]
     Syntax(String),
     /// A release outside the tables.
     #[error(
-        "no tables for `{0}`: targets go from envoy:1.{OLDEST_ENVOY_MINOR} to envoy:1.{NEWEST_ENVOY_MINOR}"
+        "no tables for `{name}`: targets go from {oldest} to {newest}; `filtergate targets` lists them all"
     )]
-    Unknown(String),
+    Unknown {
+        /// The name as it was typed.
+        name: String,
+        /// The proxy's oldest release in the tables.
+        oldest: String,
+        /// Its newest one.
+        newest: String,
+    },
 }
 
 impl Default for Target {
     fn default() -> Self {
-        Self { minor: NEWEST_ENVOY_MINOR }
+        Self::of_envoy(&RELEASES[RELEASES.len() - 1])
     }
 }
 
 impl fmt::Display for Target {
+    /// `envoy:1.40`, `istio:1.24 (envoy:1.32)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "envoy:1.{}", self.minor)
+        f.write_str(&self.name)?;
+        match self.distribution {
+            None => Ok(()),
+            Some(_) => write!(f, " ({})", self.envoy_name()),
+        }
     }
 }
 
@@ -46,21 +69,92 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let syntax = || TargetError::Syntax(text.to_owned());
-        let version = text.strip_prefix("envoy:").ok_or_else(syntax)?;
-        let mut parts = version.trim_start_matches('v').split('.');
-        if parts.next() != Some("1") {
+        let (proxy, version) = text.split_once(':').ok_or_else(syntax)?;
+        let version = version.strip_prefix('v').unwrap_or(version);
+        let mut numbers = version.split('.').map(str::parse::<u16>);
+        let mut next = || numbers.next().transpose().map_err(|_| syntax());
+        let (Some(major), Some(minor), patch) = (next()?, next()?, next()?) else {
+            return Err(syntax());
+        };
+        if next()?.is_some() {
             return Err(syntax());
         }
-        let minor: u8 = parts.next().and_then(|m| m.parse().ok()).ok_or_else(syntax)?;
-        // A patch release links what its minor release links.
-        if parts.next().is_some_and(|patch| patch.parse::<u16>().is_err()) || parts.next().is_some()
-        {
+        let all: Vec<_> = Self::all().filter(|target| target.proxy() == proxy).collect();
+        let (Some(oldest), Some(newest)) = (all.first(), all.last()) else {
             return Err(syntax());
+        };
+        let name = format!("{proxy}:{major}.{minor}");
+        let found = all.iter().find(|target| target.name == name).ok_or_else(|| {
+            let (oldest, newest) = (oldest.name.clone(), newest.name.clone());
+            TargetError::Unknown { name: text.to_owned(), oldest, newest }
+        })?;
+        let mut found = found.clone();
+        if let Some(patch) = patch {
+            found.name = format!("{name}.{patch}");
+            // The patch releases of a distribution do not say which of Envoy's are in them.
+            found.patch = found.distribution.is_none().then_some(patch);
         }
-        if !(OLDEST_ENVOY_MINOR..=NEWEST_ENVOY_MINOR).contains(&minor) {
-            return Err(TargetError::Unknown(text.to_owned()));
+        Ok(found)
+    }
+}
+
+impl Target {
+    fn of_envoy(release: &'static Release) -> Self {
+        let name = format!("envoy:1.{}", release.minor);
+        Self { name, release, patch: None, distribution: None }
+    }
+
+    fn of_distribution(distribution: &'static DistributionRelease) -> Option<Self> {
+        let release = RELEASES.iter().find(|r| r.minor == distribution.envoy_minor)?;
+        let DistributionRelease { distribution: proxy, version: (major, minor), .. } = distribution;
+        let name = format!("{proxy}:{major}.{minor}");
+        Some(Self { name, release, patch: None, distribution: Some(distribution) })
+    }
+
+    /// Every target: Envoy's releases, then those of each distribution, oldest first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let envoys = RELEASES.iter().map(Self::of_envoy);
+        envoys.chain(DISTRIBUTIONS.iter().filter_map(Self::of_distribution))
+    }
+
+    /// The name as it was typed: `istio:1.24`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn proxy(&self) -> &str {
+        self.distribution.map_or("envoy", |distribution| distribution.distribution)
+    }
+
+    /// The name of the Envoy release: `envoy:1.32`.
+    pub fn envoy_name(&self) -> String {
+        format!("envoy:1.{}", self.release.minor)
+    }
+
+    /// The Envoy release's row in the tables.
+    pub fn release(&self) -> &'static Release {
+        self.release
+    }
+
+    /// The distribution's row in the tables; none for Envoy itself.
+    pub fn distribution(&self) -> Option<&'static DistributionRelease> {
+        self.distribution
+    }
+
+    /// The version of V8: of the patch release, or where none is named of the newest one.
+    pub fn v8(&self) -> &'static str {
+        match self.release.v8_of_patch {
+            Some((since, v8)) if self.patch.is_none_or(|patch| patch >= since) => v8,
+            _ => self.release.v8,
         }
-        Ok(Self { minor })
+    }
+
+    /// Whether its V8 has a wasm proposal on. [`Release::evidence`] says how that is known.
+    pub fn has_proposal(&self, proposal: &Proposal) -> bool {
+        let mut numbers = self.v8().split('.').map_while(|number| number.parse().ok());
+        let version: (u16, u16) =
+            (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+        proposal.v8_since.is_some_and(|since| since <= version)
     }
 }
 
@@ -78,7 +172,7 @@ pub enum ImportAnswer {
 impl Target {
     /// The minor number of the Envoy release.
     pub fn envoy_minor(&self) -> u8 {
-        self.minor
+        self.release.minor
     }
 
     /// What this release links for `module.name` when a module of ABI `abi` asks for it with
@@ -100,13 +194,13 @@ impl Target {
 
     /// Whether this release links `function` for modules of ABI `abi`.
     pub fn links(&self, function: &HostFunction, abi: AbiVersion) -> bool {
-        function.since <= self.minor && function.abis.contains(abi)
+        function.since <= self.release.minor && function.abis.contains(abi)
     }
 
     /// Whether this release looks up the export `callback` (only `__main_void` is younger than
     /// the table).
     pub fn looks_up(&self, callback: &str) -> bool {
-        callback != "__main_void" || self.minor >= 39
+        callback != "__main_void" || self.release.runs_main_void
     }
 
     /// The functions, as a bit set over [`HOST_FUNCTIONS`], that a module may call while it starts.
@@ -120,26 +214,19 @@ impl Target {
     }
 
     fn allow_list(&self, since: impl Fn(&HostFunction) -> u8) -> u128 {
-        // Before 1.24 V8 enforced no list.
-        if self.minor < 24 {
+        if !self.release.restricts_start {
             return u128::MAX;
         }
         HOST_FUNCTIONS
             .iter()
             .enumerate()
-            .filter(|(_, function)| since(function) <= self.minor)
+            .filter(|(_, function)| since(function) <= self.release.minor)
             .fold(0, |set, (index, _)| set | 1 << index)
     }
 
-    /// Whether `poll_oneoff` succeeds (Envoy 1.39 and later; 52 ENOSYS before).
-    pub fn poll_oneoff_succeeds(&self) -> bool {
-        self.minor >= 39
-    }
-
-    /// The most bytes that a module's memory may have: 16,384 pages (the V8 flag
-    /// `--wasm-max-mem-pages`), 65,536 before Envoy 1.23.
+    /// The most bytes that a module's memory may have.
     pub fn max_memory_bytes(&self) -> u64 {
-        if self.minor >= 23 { 1 << 30 } else { 1 << 32 }
+        u64::from(self.release.max_memory_pages) << 16
     }
 }
 
@@ -147,15 +234,69 @@ impl Target {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Target, TargetError> {
+        text.parse()
+    }
+
     #[test]
     fn names() {
-        assert_eq!("envoy:1.40".parse::<Target>().unwrap().to_string(), "envoy:1.40");
-        assert_eq!("envoy:1.36.4".parse::<Target>().unwrap().to_string(), "envoy:1.36");
-        for bad in ["", "envoy", "envoy:", "envoy:2.0", "envoy:1.x", "envoy:1.40.x", "nginx:1.40"] {
-            assert!(matches!(bad.parse::<Target>(), Err(TargetError::Syntax(_))), "{bad}");
+        for (typed, shown) in [
+            ("envoy:1.40", "envoy:1.40"),
+            ("envoy:v1.36.4", "envoy:1.36.4"),
+            ("istio:1.24", "istio:1.24 (envoy:1.32)"),
+            ("istio:1.24.3", "istio:1.24.3 (envoy:1.32)"),
+            ("envoy-gateway:v1.0", "envoy-gateway:1.0 (envoy:1.29)"),
+        ] {
+            assert_eq!(parse(typed).unwrap().to_string(), shown);
         }
-        for bad in ["envoy:1.21", "envoy:1.41"] {
-            assert!(matches!(bad.parse::<Target>(), Err(TargetError::Unknown(_))), "{bad}");
+        for bad in [
+            "",
+            "envoy",
+            "envoy:",
+            "envoy:1",
+            "envoy:1.x",
+            "envoy:1.40.x",
+            "envoy:1.40.0.0",
+            "envoy:vv1.40",
+            "nginx:1.40",
+            "istio",
+            "Istio:1.24",
+            "istio:1.24 ",
+        ] {
+            assert!(matches!(parse(bad), Err(TargetError::Syntax(_))), "{bad}");
+        }
+        for bad in ["envoy:1.21", "envoy:1.41", "envoy:2.40", "istio:1.13", "envoy-gateway:2.0"] {
+            assert!(matches!(parse(bad), Err(TargetError::Unknown { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_target_is_found_by_its_name() {
+        for target in Target::all() {
+            assert_eq!(parse(target.name()).unwrap(), target);
+        }
+        assert_eq!(Target::default().name(), "envoy:1.40");
+        assert_eq!(Target::all().count(), RELEASES.len() + DISTRIBUTIONS.len());
+    }
+
+    #[test]
+    fn releases_follow_each_other() {
+        for pair in RELEASES.windows(2) {
+            assert_eq!(pair[0].minor + 1, pair[1].minor);
+            assert!(pair[1].date.is_none_or(|date| pair[0].date.unwrap() < date));
+        }
+    }
+
+    #[test]
+    fn a_patch_release_may_have_another_v8() {
+        for (name, v8) in [
+            ("envoy:1.33.5", "10.7.193.13"),
+            ("envoy:1.33.6", "12.9.202.27"),
+            ("envoy:1.33", "12.9.202.27"),
+            ("istio:1.25.0", "12.9.202.27"),
+            ("envoy:1.35", "13.8.258.26"),
+        ] {
+            assert_eq!(parse(name).unwrap().v8(), v8, "{name}");
         }
     }
 

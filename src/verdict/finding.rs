@@ -109,6 +109,15 @@ impl Outcome {
         }
     }
 
+    /// What several come to: fail before undecided before pass.
+    pub fn worst(outcomes: impl IntoIterator<Item = Self>) -> Self {
+        outcomes.into_iter().fold(Self::Pass, |worst, outcome| match (worst, outcome) {
+            (Self::Fail, _) | (_, Self::Fail) => Self::Fail,
+            (Self::Undecided, _) | (_, Self::Undecided) => Self::Undecided,
+            (Self::Pass, Self::Pass) => Self::Pass,
+        })
+    }
+
     /// Fail if any finding is an error, else undecided if something kept the check from its end.
     pub fn of(findings: &[Finding], undecided: bool) -> Self {
         if findings.iter().any(|finding| finding.severity == Severity::Error) {

@@ -3,6 +3,7 @@
 mod declared_abi;
 mod finding;
 mod link_checks;
+mod proposals;
 mod rule;
 mod static_checks;
 #[allow(clippy::module_inception, reason = "the verdict is what the folder is about")]
@@ -10,6 +11,7 @@ mod verdict;
 
 pub use declared_abi::check_declared_abi;
 pub use finding::{Finding, Outcome};
+pub use proposals::check_proposals;
 pub use rule::{Rule, Severity};
 pub use static_checks::{StaticReport, check_statically, invalid_body};
 pub use verdict::{ImageFacts, ModuleFacts, Verdict};

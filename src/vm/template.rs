@@ -173,6 +173,11 @@ impl Template {
         &self.target
     }
 
+    /// Makes it run under another target: what is compiled does not depend on it.
+    pub fn set_target(&mut self, target: &Target) {
+        self.target = target.clone();
+    }
+
     /// The engine.
     pub fn engine(&self) -> &Engine {
         self.module.engine()

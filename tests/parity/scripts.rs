@@ -1,41 +1,43 @@
-//! The filter `probe-script` takes each course of `scenarios.txt` here and in the real Envoys. With
+//! The filter `probe-script` takes each course of `tests/data/scripts` here and in the real Envoys. With
 //! `FILTERGATE_RECORD=1` what the Envoys did is kept as fixtures of `tests/scripts.rs`.
 
 #[path = "../support/courses.rs"]
 mod courses;
 
-use filtergate::{
-    CheckOptions,
-    parity::{self, Envoy},
-};
+use filtergate::parity::{self, Envoy, Setup};
 
+use self::courses::Suite;
 use crate::{Oracle, Slot, assert_none, check, oracles, prebuilt, root, setup};
 
 #[test]
 fn every_course_of_a_stream_is_envoys() {
     let found = std::thread::scope(|scope| {
         let sides: Vec<_> =
-            oracles().into_iter().map(|oracle| scope.spawn(|| differences(oracle))).collect();
+            oracles().into_iter().map(|oracle| scope.spawn(|| all(oracle))).collect();
         sides.into_iter().flat_map(|side| side.join().unwrap()).collect::<Vec<_>>()
     });
     assert_none(&found);
 }
 
-fn differences(Oracle { binary, target }: Oracle) -> Vec<String> {
+fn all(oracle: Oracle) -> Vec<String> {
     let _slot = Slot::wait();
+    courses::SUITES.iter().flat_map(|suite| differences(&oracle, suite)).collect()
+}
+
+fn differences(Oracle { binary, target }: &Oracle, suite: &Suite) -> Vec<String> {
     let module = prebuilt("probe-script");
-    let scenarios = courses::scenarios();
-    let options = CheckOptions {
-        target: target.clone(),
-        controls: false,
-        exchanges: scenarios.iter().map(|scenario| scenario.exchange.clone()).collect(),
-        ..CheckOptions::default()
-    };
+    let scenarios = suite.scenarios();
+    let options = suite.options(target.clone());
     let verdict = check::check(module.to_str().unwrap(), &options);
     let ours = &verdict.roots[0].exchanges;
     assert_eq!(ours.len(), scenarios.len(), "{:?}", verdict.findings);
-    let mut envoy = Envoy::start(&binary, &setup(&module, "", "")).unwrap();
-    let release = parity::release(&binary).unwrap();
+    let setup = Setup {
+        allow_on_headers_stop_iteration: suite.allow_on_headers_stop_iteration,
+        buffer_limit_bytes: suite.buffer_limit_bytes,
+        ..setup(&module, "", "")
+    };
+    let mut envoy = Envoy::start(binary, &setup).unwrap();
+    let release = parity::release(binary).unwrap();
     let mut record = format!(
         "# What filters/c/probe-script did in Envoy {release}, and what client and upstream got.\n"
     );
@@ -46,7 +48,7 @@ fn differences(Oracle { binary, target }: Oracle) -> Vec<String> {
         envoy.rest();
         if envoy.has_ended() {
             found.push(format!("{target}: {}: Envoy died", scenario.name));
-            envoy = Envoy::start(&binary, &setup(&module, "", "")).unwrap();
+            envoy = Envoy::start(binary, &setup).unwrap();
             continue;
         }
         let entries = envoy.entries(begun);
@@ -55,11 +57,11 @@ fn differences(Oracle { binary, target }: Oracle) -> Vec<String> {
         record.push_str(&format!("@ {}\n{}\n", scenario.name, theirs.join("\n")));
         let logged = ours.logs.iter().map(|line| line.message.clone());
         let lines = courses::lines(logged, &parity::our_request(ours, None));
-        let name = format!("{target}: {}", scenario.name);
+        let name = format!("{target}, {}: {}", suite.name, scenario.name);
         found.extend(courses::difference(&name, &lines, &theirs));
     }
     if std::env::var_os("FILTERGATE_RECORD").is_some() {
-        let file = root().join(format!("tests/data/scripts/envoy-{release}.txt"));
+        let file = root().join(format!("tests/data/scripts/{}-envoy-{release}.txt", suite.name));
         std::fs::write(file, record).unwrap();
     }
     found

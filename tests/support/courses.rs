@@ -1,21 +1,72 @@
 //! Courses of a stream for the filter `probe-script`, and what came of them, in lines.
 
 use filtergate::{
+    CheckOptions,
     exercise::{Exchange, Request, Upstream},
+    host::Environment,
     parity::{RequestRecord, Status},
+    target::Target,
 };
 
-/// A line of `scenarios.txt`.
+/// Scenarios that share a configuration.
+pub struct Suite {
+    pub name: &'static str,
+    scenarios: &'static str,
+    pub allow_on_headers_stop_iteration: bool,
+    pub buffer_limit_bytes: usize,
+}
+
+/// Envoy's default.
+const MIB: usize = 1 << 20;
+
+pub const SUITES: [Suite; 3] = [
+    Suite {
+        name: "courses",
+        scenarios: include_str!("../data/scripts/courses.txt"),
+        allow_on_headers_stop_iteration: false,
+        buffer_limit_bytes: MIB,
+    },
+    Suite {
+        name: "stop-iteration",
+        scenarios: include_str!("../data/scripts/stop-iteration.txt"),
+        allow_on_headers_stop_iteration: true,
+        buffer_limit_bytes: MIB,
+    },
+    Suite {
+        name: "small-buffers",
+        scenarios: include_str!("../data/scripts/small-buffers.txt"),
+        allow_on_headers_stop_iteration: false,
+        buffer_limit_bytes: 2000,
+    },
+];
+
+/// A line of a suite.
 pub struct Scenario {
     pub name: String,
     pub exchange: Exchange,
 }
 
-/// The scenarios in order.
-pub fn scenarios() -> Vec<Scenario> {
-    let lines = include_str!("../data/scripts/scenarios.txt").lines();
-    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.map(scenario).collect()
+impl Suite {
+    /// The scenarios in order.
+    pub fn scenarios(&self) -> Vec<Scenario> {
+        let lines = self.scenarios.lines();
+        lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(scenario).collect()
+    }
+
+    /// How filtergate runs them.
+    pub fn options(&self, target: Target) -> CheckOptions {
+        let scenarios = self.scenarios();
+        let environment =
+            Environment { buffer_limit_bytes: self.buffer_limit_bytes, ..Environment::default() };
+        CheckOptions {
+            target,
+            controls: false,
+            environment,
+            allow_on_headers_stop_iteration: self.allow_on_headers_stop_iteration,
+            exchanges: scenarios.into_iter().map(|scenario| scenario.exchange).collect(),
+            ..CheckOptions::default()
+        }
+    }
 }
 
 /// `KIND SCRIPT`: the line itself is the name.
@@ -32,6 +83,10 @@ fn scenario(line: &str) -> Scenario {
             ("POST", frames(&["twelve bytes", ""]), vec![])
         }
         "chunks" => ("POST", frames(&["first ", "second ", "third", ""]), vec![]),
+        "large" => {
+            let piece = "fifteen bytes. ".repeat(100);
+            ("POST", frames(&[&piece, &piece, &piece, ""]), vec![])
+        }
         "trailers" => ("POST", frames(&["a body"]), vec![pair("x-trailer", "end")]),
         other => panic!("no kind of request: {other}"),
     };
@@ -57,15 +112,16 @@ pub fn lines(module: impl IntoIterator<Item = String>, record: &RequestRecord) -
     let mut pairs = |mark: &str, pairs: &[(String, String)]| {
         lines.extend(pairs.iter().map(|(name, value)| format!("{mark} {name}: {value}")));
     };
+    let body = |body: &str| [(String::new(), body.chars().take(500).collect::<String>())];
     if let Some(response) = &record.response {
         pairs(">", &response.headers);
-        pairs("> body", &[(String::new(), response.body.clone())]);
+        pairs("> body", &body(&response.body));
         pairs("> trailer", &response.trailers);
     }
     if let Some(upstream) = &record.upstream {
         pairs("<", &[(String::new(), upstream.line.clone())]);
         pairs("<", &upstream.headers);
-        pairs("< body", &[(String::new(), upstream.body.clone())]);
+        pairs("< body", &body(&upstream.body));
         pairs("< trailer", &upstream.trailers);
     }
     lines.iter().map(|line| line.trim_end().to_owned()).collect()

@@ -8,11 +8,12 @@ use crate::{
 
 use super::Stream;
 
-/// What a headers callback's result means: 0 and 2 continue, anything else pauses everything, since
-/// `allow_on_headers_stop_iteration` is off.
+/// What a headers callback's result means: 0 and 2 continue, anything else pauses everything. With
+/// `allow_on_headers_stop_iteration` 1 pauses the headers alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeadersStatus {
     Continue,
+    StopIteration,
     StopAll,
 }
 
@@ -55,6 +56,9 @@ impl Stream<'_> {
         });
         let status = match self.after_callback(outcome) {
             Some(0 | 2) => HeadersStatus::Continue,
+            Some(1) if self.instance.state().plugin.allow_on_headers_stop_iteration => {
+                HeadersStatus::StopIteration
+            }
             Some(_) | None => HeadersStatus::StopAll,
         };
         if status == HeadersStatus::Continue {

@@ -36,7 +36,7 @@ impl Stream<'_> {
         }
         match flow {
             Flow::Response => {
-                self.closes = !self.received;
+                self.closes = !self.received || self.bad_request;
                 self.add_response_headers(&headers);
             }
             Flow::Request => {
@@ -193,7 +193,7 @@ impl Stream<'_> {
     fn reply_directly(&mut self, reply: Reply) {
         self.note_reply(&reply);
         self.request.aborted = true;
-        self.closes = !self.received;
+        self.closes = !self.received || self.bad_request;
         let side = &mut self.response;
         side.aborted = true;
         side.passed =
@@ -202,6 +202,8 @@ impl Stream<'_> {
     }
 
     fn note_reply(&mut self, reply: &Reply) {
+        // Envoy takes it for an error of the message, behind which HTTP/1 has no other one.
+        self.bad_request |= reply.headers.get(b":status") == Some(b"400");
         let state = self.state();
         state.response_code = reply.headers.number(b":status");
         state.code_details = Some(reply.details.clone());

@@ -14,7 +14,7 @@ use callbacks::{DataStatus, HeadersStatus};
 
 use super::{
     around::{
-        Reply, content_length, frame_for_http1, has_body, length_mismatch, prepare,
+        Reply, content_length, envoys_reply, frame_for_http1, has_body, length_mismatch, prepare,
         request_headers, status,
     },
     events::{calls_are_under_way, run_next},
@@ -28,7 +28,8 @@ use super::{
 enum Iteration {
     #[default]
     Continue,
-    /// Stopped in a body or trailers callback: the filter still sees what arrives.
+    /// Stopped in a body or trailers callback, or for the headers alone: the filter still sees what
+    /// arrives.
     StopSingle,
     /// Stopped in a headers callback: the filter sees nothing until it continues.
     StopAll,
@@ -43,6 +44,8 @@ struct Side {
     end_seen: bool,
     /// Data is held back (it may be empty).
     buffering: bool,
+    /// It is held back for a filter that wants all of it: more than the limit is refused.
+    limited: bool,
     /// Nothing passes any more.
     aborted: bool,
     /// What left on the other side of the filter.
@@ -74,6 +77,8 @@ struct Stream<'a> {
     closed: bool,
     /// The whole request has come from the client.
     received: bool,
+    /// The reply to it is 400.
+    bad_request: bool,
     /// When the upstream's answer arrives, nanoseconds of the virtual clock.
     answer_due_ns: Option<u64>,
     answered: bool,
@@ -126,6 +131,7 @@ pub fn run_exchange(
         reset: false,
         closed: false,
         received: false,
+        bad_request: false,
         answer_due_ns: None,
         answered: false,
         closes: false,
@@ -163,16 +169,18 @@ impl Stream<'_> {
         self.received = frames.is_empty() && trailers.is_empty();
         self.receive_headers(Flow::Request, request_headers(exchange), self.received);
         for (index, frame) in frames.iter().enumerate() {
+            if !self.can_read() {
+                break;
+            }
             let last = index + 1 == frames.len() && trailers.is_empty();
             self.received = last;
             self.state().request_bytes += frame.len() as u64;
             self.receive_data(Flow::Request, frame.as_bytes().to_vec(), last);
         }
-        if !trailers.is_empty() {
+        if !trailers.is_empty() && self.can_read() {
+            self.received = true;
             let pairs = trailers.iter().map(|(name, value)| (name, value));
             self.receive_trailers(Flow::Request, HeaderMap::from_pairs(pairs));
-            // The codec tells of the trailers first and of the end of the message then.
-            self.received = true;
         }
         self.wait_for_the_end();
         self.finish();
@@ -196,6 +204,23 @@ impl Stream<'_> {
                 break;
             }
         }
+    }
+
+    /// Envoy stops reading where a filter holds more back than the limit without wanting all of it, until
+    /// the stream goes on.
+    fn can_read(&mut self) -> bool {
+        let limit = self.instance.state().process.environment.buffer_limit_bytes;
+        let until_ns = self.instance.state().process.elapsed_ns() + IDLE_TIMEOUT_NS;
+        for _ in 0..MAX_EVENTS {
+            let buffered = self.state().direction(Flow::Request).body.buffered.len();
+            if self.is_over() || self.request.limited || buffered <= limit {
+                return true;
+            }
+            if self.event(until_ns) != Some(true) {
+                break;
+            }
+        }
+        false
     }
 
     /// The upstream's answer, and events that may resume a paused stream, within the time and the
@@ -278,6 +303,7 @@ impl Stream<'_> {
         }
         match status {
             HeadersStatus::StopAll => side.iteration = Iteration::StopAll,
+            HeadersStatus::StopIteration => side.iteration = Iteration::StopSingle,
             HeadersStatus::Continue => {
                 if side.iteration == Iteration::Continue && !side.headers_continued {
                     side.headers_continued = true;
@@ -330,7 +356,9 @@ impl Stream<'_> {
         match status {
             DataStatus::Continue if iteration == Iteration::StopSingle => {
                 self.hold(flow, data);
-                self.continue_iteration(flow);
+                if !self.refuse_beyond_limit(flow) {
+                    self.continue_iteration(flow);
+                }
             }
             DataStatus::Continue => {
                 self.pass_data(flow, data, end && !trailers_added);
@@ -343,7 +371,9 @@ impl Stream<'_> {
                     self.side(flow).iteration = Iteration::StopSingle;
                 }
                 if stopped != DataStatus::StopNoBuffer {
+                    self.side(flow).limited = stopped == DataStatus::StopAndBuffer;
                     self.hold(flow, data);
+                    self.refuse_beyond_limit(flow);
                 } else if self.side(flow).end_seen {
                     // So that a later continue ends the stream even though nothing is held back.
                     self.side(flow).buffering = true;
@@ -368,6 +398,23 @@ impl Stream<'_> {
     fn hold(&mut self, flow: Flow, data: Vec<u8>) {
         self.side(flow).buffering = true;
         self.state().direction_mut(flow).body.buffered.extend(data);
+    }
+
+    /// What a filter has buffered beyond the limit ends the stream (`requestDataTooLarge`,
+    /// `responseDataTooLarge`).
+    fn refuse_beyond_limit(&mut self, flow: Flow) -> bool {
+        let limit = self.instance.state().process.environment.buffer_limit_bytes;
+        let buffered = self.state().direction(flow).body.buffered.len();
+        if !self.side(flow).limited || buffered <= limit {
+            return false;
+        }
+        let (status, details, body) = match flow {
+            Flow::Request => (413, "request_payload_too_large", "Payload Too Large"),
+            Flow::Response => (500, "response_payload_too_large", "Internal Server Error"),
+        };
+        self.incidents.push(Incident::BufferLimit { flow, limit });
+        self.reply_locally(prepare(&envoys_reply(status, details, body.to_owned())));
+        true
     }
 
     /// `commonContinue`: what was held back goes on, from this filter if it stopped everything, from

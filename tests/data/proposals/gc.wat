@@ -1,0 +1,5 @@
+(module
+  (type $s (struct (field i32))) (func (drop (struct.new $s (i32.const 1))))
+  (memory (export "memory") 1)
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "malloc") (param i32) (result i32) (i32.const 1024)))

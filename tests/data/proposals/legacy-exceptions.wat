@@ -1,0 +1,5 @@
+(module
+  (tag $e) (func try throw $e catch_all end)
+  (memory (export "memory") 1)
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "malloc") (param i32) (result i32) (i32.const 1024)))
