@@ -31,7 +31,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     bench::{Phase, PhaseClock},
-    exercise::{Exchange, ExerciseOptions, FailurePolicy, smoke_exchanges},
+    exercise::{
+        Connection, Exchange, ExerciseOptions, FailurePolicy, Filter, smoke_connections,
+        smoke_exchanges,
+    },
     host::Environment,
     image::{FetchOptions, Image, Progress, Source},
     target::Target,
@@ -63,8 +66,12 @@ pub struct CheckOptions {
     pub allowed_capabilities: Vec<String>,
     /// Whether a headers callback may stop the headers alone.
     pub allow_on_headers_stop_iteration: bool,
-    /// The exchanges of each root.
+    /// Where Envoy runs the module.
+    pub filter: Filter,
+    /// The exchanges of each root, for an HTTP filter.
     pub exchanges: Vec<Exchange>,
+    /// The connections of each root, for a network filter.
+    pub connections: Vec<Connection>,
     /// Whether to try an unknown root_id and the empty one as controls.
     pub controls: bool,
     /// What surrounds the filter.
@@ -87,7 +94,9 @@ impl Default for CheckOptions {
             environment_variables: BTreeMap::new(),
             allowed_capabilities: Vec::new(),
             allow_on_headers_stop_iteration: false,
+            filter: Filter::default(),
             exchanges: smoke_exchanges(),
+            connections: smoke_connections(),
             controls: true,
             environment: Environment::default(),
             failure_policy: FailurePolicy::default(),
@@ -168,6 +177,7 @@ impl Drop for Judge<'_> {
 
 fn judge_with(image: &Image, options: &CheckOptions, template: &mut Option<Template>) -> Verdict {
     let mut verdict = Verdict::new(image, &options.target);
+    verdict.filter = options.filter;
     verdict.phases.add(Phase::Fetch, image.fetch);
     verdict.phases.add(Phase::Verify, image.verify);
     let mut clock = PhaseClock::default();
@@ -178,6 +188,9 @@ fn judge_with(image: &Image, options: &CheckOptions, template: &mut Option<Templ
     let declared = config.map_or(&[][..], |config| &config.abi_versions);
     verdict.findings.extend(verdict::check_declared_abi(declared, &report));
     verdict.set_module(image, &report);
+    let facts = report.facts.as_ref();
+    let other = facts.and_then(|facts| verdict::check_filter_kind(facts, options.filter));
+    verdict.findings.extend(other);
     if report.is_loadable()
         && let Some(abi) = report.abi
     {
@@ -256,6 +269,10 @@ fn execute(
         }
     };
     verdict.compiler = Some(template.compiler());
+    let (exchanges, connections) = match options.filter {
+        Filter::Http => (options.exchanges.clone(), Vec::new()),
+        Filter::Network => (Vec::new(), options.connections.clone()),
+    };
     let exercise_options = ExerciseOptions {
         root_ids: root_ids(options, image),
         configuration: options.configuration.clone(),
@@ -265,7 +282,8 @@ fn execute(
         allow_on_headers_stop_iteration: options.allow_on_headers_stop_iteration,
         vm_id: String::new(),
         plugin_name: PLUGIN_NAME.to_owned(),
-        exchanges: options.exchanges.clone(),
+        exchanges,
+        connections,
         controls: options.controls,
         has_function_names,
         environment: options.environment.clone(),

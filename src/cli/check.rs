@@ -20,7 +20,7 @@ use super::{
     CliError,
     exit::Exit,
     output, progress,
-    run::{self, Format, LoadArgs, ShowArgs, TrafficArgs},
+    run::{self, FilterChoice, Format, LoadArgs, ShowArgs, TrafficArgs},
     values,
 };
 
@@ -42,6 +42,10 @@ pub struct Check {
     #[arg(long, value_name = "TEXT|@FILE")]
     environment: Option<String>,
 
+    /// Filter for: http or network
+    #[arg(long, value_name = "KIND", default_value = "http", hide_possible_values = true)]
+    filter: FilterChoice,
+
     /// Begin no root_id after this
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = values::duration)]
     budget: Duration,
@@ -50,7 +54,7 @@ pub struct Check {
     #[arg(long)]
     no_controls: bool,
 
-    /// Load only: no HTTP exchanges
+    /// Load only: no exchanges or connections
     #[arg(long)]
     no_exchanges: bool,
 
@@ -73,6 +77,7 @@ Examples:
   filtergate check filter.wasm --target istio:1.24,istio:1.29,envoy:1.40
   filtergate check oci:examples/images/add-header --format json
   filtergate check filter.wasm --root-id auth --config @auth.json
+  filtergate check filter.wasm --filter network
 
 Exit codes: 0 pass, 1 fail, 2 wrong usage, 3 undecided, 4 nothing tested";
 
@@ -147,6 +152,7 @@ impl Check {
             .map(|text| run::json_argument("--environment", text))
             .transpose()?;
         for options in &mut all {
+            options.filter = self.filter.into();
             self.traffic.apply(options)?;
             options.budget = self.budget;
             if let Some(environment) = &environment {
@@ -156,6 +162,7 @@ impl Check {
             options.vm.trace = self.trace.is_some();
             if self.no_exchanges {
                 options.exchanges.clear();
+                options.connections.clear();
             }
         }
         Ok(all)

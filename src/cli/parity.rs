@@ -19,7 +19,7 @@ use super::{
     CliError,
     exit::Exit,
     output, progress,
-    run::{self, Format, LoadArgs, ShowArgs, TrafficArgs},
+    run::{self, FilterChoice, Format, LoadArgs, ShowArgs, TrafficArgs},
 };
 
 /// Run filters here and in a real Envoy, and show what differs
@@ -41,6 +41,10 @@ pub struct Parity {
     /// Print what happens to the requests without a filter
     #[arg(long)]
     baseline: bool,
+
+    /// Filter for: http or network
+    #[arg(long, value_name = "KIND", default_value = "http", hide_possible_values = true)]
+    filter: FilterChoice,
 
     #[command(flatten)]
     load: LoadArgs,
@@ -71,13 +75,17 @@ impl Parity {
             _ => return Err(CliError::Usage("--root-id: give one".to_owned())),
         };
         let mut options = parity::options(self.load.options()?, root_id);
+        options.filter = self.filter.into();
         self.traffic.apply(&mut options)?;
         let sources: Vec<_> =
             self.images.iter().map(|image| run::source(image)).collect::<Result<_, _>>()?;
         let here = parity::baseline_here(&options);
         let there = match &self.envoy {
             None => None,
-            Some(envoy) => Some(parity::baseline(envoy, &options.exchanges).map_err(not_compared)?),
+            Some(envoy) => Some(
+                parity::baseline(envoy, options.filter, &options.exchanges)
+                    .map_err(not_compared)?,
+            ),
         };
         if let Some(there) = &there {
             warn_of_another_release(&options, there);
@@ -121,6 +129,7 @@ impl Parity {
         };
         let there = |envoy: &PathBuf| {
             let setup = Setup {
+                filter: options.filter,
                 module: Some(image.wasm.clone()),
                 root_id: options.root_ids.first().cloned().unwrap_or_default(),
                 configuration: text(&options.configuration)?,

@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     CheckOptions,
-    exercise::FailurePolicy,
+    exercise::{FailurePolicy, Filter},
     image::{FetchOptions, Source},
     target::Target,
     vm::{Compiler, VmOptions},
@@ -87,7 +87,7 @@ pub struct TrafficArgs {
     pub failure_policy: PolicyChoice,
 
     /// A headers callback may stop the headers alone
-    #[arg(long)]
+    #[arg(long = "headers-stop-iteration")]
     pub allow_on_headers_stop_iteration: bool,
 }
 
@@ -133,6 +133,24 @@ pub enum CompilerChoice {
     Winch,
     // The optimising compiler.
     Cranelift,
+}
+
+/// Where modules can run, as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FilterChoice {
+    // HTTP streams.
+    Http,
+    // TCP connections.
+    Network,
+}
+
+impl From<FilterChoice> for Filter {
+    fn from(choice: FilterChoice) -> Self {
+        match choice {
+            FilterChoice::Http => Self::Http,
+            FilterChoice::Network => Self::Network,
+        }
+    }
 }
 
 /// Options of what is shown.

@@ -27,6 +27,11 @@ pub(super) fn run_next(instance: &mut Instance, until_ns: u64) -> Option<Result<
     Some(deliver(instance, event))
 }
 
+/// How long calls may take that nothing waits for, nanoseconds.
+pub(super) const LATE_CALLS_NS: u64 = 15_000_000_000;
+/// Most events that are waited for then.
+pub(super) const MAX_LATE_EVENTS: u32 = 64;
+
 /// Whether a call is still to come back, or a queue to be told of.
 pub(super) fn calls_are_under_way(instance: &Instance) -> bool {
     let state = instance.state();

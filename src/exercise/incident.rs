@@ -18,6 +18,16 @@ pub enum Incident {
         /// The callback that paused it.
         paused_in: &'static str,
     },
+    /// Something of a TCP connection was held and nothing let it through.
+    ConnectionStalled {
+        /// The callback that held it.
+        paused_in: &'static str,
+    },
+    /// The module and an upstream that echoes keep each other busy for ever.
+    EndlessConnection {
+        /// What the upstream sent until that was given up.
+        answers: u32,
+    },
     /// The module asked for more than one local reply.
     SecondReply,
     /// The module reset the stream.
@@ -75,6 +85,16 @@ pub(super) fn incident_finding(incident: &Incident, instance: &Instance) -> Find
             )
             .help(help)
         }
+        Incident::ConnectionStalled { paused_in } => Finding::error(
+            Rule::RunStalled,
+            format!("`{paused_in}` held the connection back and nothing let it through: what it held never arrives"),
+        )
+        .help("return Continue once there is no more to wait for: at the latest when end_of_stream is set; only data of the client can be let through later (proxy_continue_stream)"),
+        Incident::EndlessConnection { answers } => Finding::warning(
+            Rule::LimitReached,
+            format!("the module sent the upstream something for each of {answers} answers: the rest was given up"),
+        )
+        .help("an upstream that echoes would never come to an end with this filter"),
         Incident::SecondReply => protocol_warning(
             "a second local reply was asked for, which Envoy does not send through the filters".to_owned(),
         )

@@ -1,6 +1,7 @@
 //! Exercising a compiled module: the load sequence for each root_id, and exchanges.
 
 mod around;
+mod connection;
 mod events;
 mod exchange;
 mod http;
@@ -8,8 +9,12 @@ mod incident;
 mod load;
 mod policy;
 mod roots;
+mod tcp;
 mod upstream;
 
+pub use connection::{
+    Connection, ConnectionResult, Filter, Received, Step, TcpUpstream, smoke_connections,
+};
 pub use exchange::{
     ClientResponse, Exchange, ExchangeResult, Message, Request, Upstream, smoke_exchanges,
 };
@@ -18,4 +23,5 @@ pub use incident::{Incident, LengthMismatch};
 pub use load::{BaseRun, LoadRun, Loaded, load_base, load_plugin};
 pub use policy::FailurePolicy;
 pub use roots::{ExerciseOptions, Exercised, RootRun, TraceSection, TraceStage, exercise};
+pub use tcp::run_connection;
 pub(crate) use upstream::spaced_json;

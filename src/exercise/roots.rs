@@ -14,11 +14,13 @@ use crate::{
 };
 
 use super::{
+    connection::{Connection, ConnectionResult},
     exchange::{Exchange, ExchangeResult},
     http::run_exchange,
     incident::{Incident, incident_finding},
     load::{LoadRun, Loaded, hazard_finding, load_base, load_plugin, trap_finding},
     policy::{FailurePolicy, RELOAD_AFTER_NS},
+    tcp::run_connection,
 };
 
 /// What to exercise and with what.
@@ -42,6 +44,8 @@ pub struct ExerciseOptions {
     pub plugin_name: String,
     /// The exchanges of each root.
     pub exchanges: Vec<Exchange>,
+    /// The TCP connections of each root; where there are any the module is a network filter.
+    pub connections: Vec<Connection>,
     /// Whether to try an unknown root_id and the empty one as controls.
     pub controls: bool,
     /// Whether Envoy prints backtraces for this module.
@@ -73,6 +77,8 @@ pub struct RootRun {
     pub logs: Vec<LogLine>,
     /// The exchanges.
     pub exchanges: Vec<ExchangeResult>,
+    /// The TCP connections.
+    pub connections: Vec<ConnectionResult>,
     /// Times of instantiate, start, vm_start and configure.
     pub phases: PhaseClock,
     /// Most memory that an instance had, bytes.
@@ -99,6 +105,8 @@ pub enum TraceStage {
     Worker,
     /// The exchange of this name.
     Exchange(String),
+    /// The TCP connection of this name.
+    Connection(String),
     /// The root's last tick and end.
     End,
 }
@@ -258,25 +266,24 @@ impl Run<'_> {
             return;
         };
         for exchange in &self.options.exchanges {
-            let passed_by = worker.instance.is_failed()
-                && match self.options.failure_policy {
-                    FailurePolicy::Closed => false,
-                    FailurePolicy::Open => true,
-                    FailurePolicy::Reload => {
-                        process.advance_to(process.elapsed_ns() + RELOAD_AFTER_NS);
-                        let again = load_plugin(self.template, plugin, process, names, &mut clock);
-                        // One that does not start anew stays the failed one.
-                        if let Some(loaded) = again.loaded.filter(|_| again.accepted) {
-                            worker = loaded;
-                        }
-                        false
-                    }
-                };
+            let passed_by = self.renew_failed(&mut worker, plugin, process);
             let (result, incidents) = run_exchange(&mut worker, exchange, passed_by);
             let trace = worker.instance.state_mut().take_trace();
             root.note_trace(TraceStage::Exchange(exchange.name.clone()), trace);
             root.exchanges.push(result);
-            if self.incidents(root_id, &exchange.name, incidents, &worker.instance) {
+            let place = ("exchange", exchange.name.as_str());
+            if self.incidents(root_id, place, incidents, &worker.instance) {
+                break;
+            }
+        }
+        for connection in &self.options.connections {
+            let passed_by = self.renew_failed(&mut worker, plugin, process);
+            let (result, incidents) = run_connection(&mut worker, connection, passed_by);
+            let trace = worker.instance.state_mut().take_trace();
+            root.note_trace(TraceStage::Connection(connection.name.clone()), trace);
+            root.connections.push(result);
+            let place = ("connection", connection.name.as_str());
+            if self.incidents(root_id, place, incidents, &worker.instance) {
                 break;
             }
         }
@@ -294,6 +301,28 @@ impl Run<'_> {
                     format!("{dropped} log lines of the module were not kept"),
                 )],
             );
+        }
+    }
+
+    /// Does with a VM that has failed what the policy says; answers whether traffic passes it by.
+    fn renew_failed(&self, worker: &mut Loaded, plugin: &Plugin, process: &Arc<Process>) -> bool {
+        if !worker.instance.is_failed() {
+            return false;
+        }
+        match self.options.failure_policy {
+            FailurePolicy::Closed => false,
+            FailurePolicy::Open => true,
+            FailurePolicy::Reload => {
+                process.advance_to(process.elapsed_ns() + RELOAD_AFTER_NS);
+                let names = self.options.has_function_names;
+                let mut clock = PhaseClock::default();
+                let again = load_plugin(self.template, plugin, process, names, &mut clock);
+                // One that does not start anew stays the failed one.
+                if let Some(loaded) = again.loaded.filter(|_| again.accepted) {
+                    *worker = loaded;
+                }
+                false
+            }
         }
     }
 
@@ -375,7 +404,11 @@ impl Run<'_> {
         let names = self.options.has_function_names;
         match &trap.kind {
             TrapKind::Guest(_) => trap_finding(Rule::RunTrap, trap, names, &format!(" ({place})"))
-                .help("Envoy answers this request with 503, and every later one on the same worker: see the module's log lines and the backtrace"),
+                .help(if self.options.connections.is_empty() {
+                    "Envoy answers this request with 503, and every later one on the same worker: see the module's log lines and the backtrace"
+                } else {
+                    "Envoy closes this connection, and every later one on the same worker: see the module's log lines and the backtrace"
+                }),
             TrapKind::Restricted { function } => trap_finding(
                 Rule::RunTrap,
                 trap,
@@ -396,11 +429,11 @@ impl Run<'_> {
         }
     }
 
-    /// Reports what went wrong in an exchange; answers whether there is no use in another one.
+    /// Reports what went wrong in an exchange or connection; answers whether there is no use in another one.
     fn incidents(
         &mut self,
         root_id: &str,
-        exchange: &str,
+        (kind, name): (&str, &str),
         incidents: Vec<Incident>,
         instance: &Instance,
     ) -> bool {
@@ -412,37 +445,38 @@ impl Run<'_> {
                     // Envoy shares the VM among all streams of a worker: one that it does not survive
                     // was the last.
                     over |= !trap.is_the_guests();
-                    let finding = self.trap(&trap, &format!("exchange `{exchange}`"));
+                    let finding = self.trap(&trap, &format!("{kind} `{name}`"));
                     self.report(root_id, vec![finding]);
                 }
                 // The consequence of a trap, not a cause.
                 _ if trapped => {}
                 incident => {
                     let finding = incident_finding(&incident, instance).root(root_id);
-                    self.report_for_exchange(finding, exchange);
+                    self.report_for_exchange(finding, kind, name);
                 }
             }
         }
         over
     }
 
-    /// What goes wrong in several exchanges is one finding, with their names at its end.
-    fn report_for_exchange(&mut self, mut finding: Finding, exchange: &str) {
+    /// What goes wrong in several exchanges or connections is one finding, with their names at its end.
+    fn report_for_exchange(&mut self, mut finding: Finding, kind: &str, name: &str) {
+        let place = format!(" ({kind}");
         let same = |known: &&mut Finding| {
             known.rule == finding.rule
                 && known.root_id == finding.root_id
                 && known
                     .message
                     .strip_prefix(finding.message.as_str())
-                    .is_some_and(|rest| rest.starts_with(" (exchange"))
+                    .is_some_and(|rest| rest.starts_with(&place))
         };
         match self.findings.iter_mut().find(same) {
             Some(known) => {
                 known.message.pop();
-                known.message.push_str(&format!(", `{exchange}`)"));
+                known.message.push_str(&format!(", `{name}`)"));
             }
             None => {
-                finding.message.push_str(&format!(" (exchange `{exchange}`)"));
+                finding.message.push_str(&format!("{place} `{name}`)"));
                 self.findings.push(finding);
             }
         }

@@ -34,13 +34,10 @@ fn select(state: &mut HostState, buffer: u32) -> HostResult<u32> {
 /// The bytes of a buffer; an absent buffer is an error, one without bytes is empty.
 fn bytes(state: &mut HostState, buffer: u32) -> HostResult<&[u8]> {
     match buffer {
-        HTTP_REQUEST_BODY => body(state, Flow::Request),
-        HTTP_RESPONSE_BODY => body(state, Flow::Response),
-        // TCP data exists only in its callbacks.
-        NETWORK_DOWNSTREAM_DATA | NETWORK_UPSTREAM_DATA => {
-            state.context_id()?;
-            Ok(&[])
-        }
+        HTTP_REQUEST_BODY => body(state, Flow::Request, false),
+        HTTP_RESPONSE_BODY => body(state, Flow::Response, false),
+        NETWORK_DOWNSTREAM_DATA => body(state, Flow::Request, true),
+        NETWORK_UPSTREAM_DATA => body(state, Flow::Response, true),
         GRPC_RECEIVE_BUFFER => {
             state.context_id()?;
             match &state.pending.delivered {
@@ -78,8 +75,9 @@ fn bytes(state: &mut HostState, buffer: u32) -> HostResult<&[u8]> {
     }
 }
 
-fn body(state: &mut HostState, flow: Flow) -> HostResult<&[u8]> {
-    let stream = state.stream()?;
+/// What is visible of a body, or of a TCP connection's data.
+fn body(state: &mut HostState, flow: Flow, of_tcp: bool) -> HostResult<&[u8]> {
+    let stream = state.stream()?.filter(|stream| stream.is_tcp == of_tcp);
     Ok(stream
         .and_then(|stream| stream.direction(flow).body.visible().map(Vec::as_slice))
         .unwrap_or(&[]))
@@ -132,9 +130,11 @@ pub fn proxy_set_buffer_bytes(
     let buffer = select(guest.data_mut(), buffer)?;
     bytes(guest.data_mut(), buffer)?;
     let data = read(guest, data_ptr, data_size)?;
-    let flow = match buffer {
-        HTTP_REQUEST_BODY => Flow::Request,
-        HTTP_RESPONSE_BODY => Flow::Response,
+    let (flow, of_tcp) = match buffer {
+        HTTP_REQUEST_BODY => (Flow::Request, false),
+        HTTP_RESPONSE_BODY => (Flow::Response, false),
+        NETWORK_DOWNSTREAM_DATA => (Flow::Request, true),
+        NETWORK_UPSTREAM_DATA => (Flow::Response, true),
         GRPC_RECEIVE_BUFFER => {
             let state = guest.data_mut();
             state.charge(data.len())?;
@@ -147,7 +147,8 @@ pub fn proxy_set_buffer_bytes(
     };
     let state = guest.data_mut();
     state.charge(data.len())?;
-    let stream = state.stream()?.ok_or(Status::BadArgument)?;
+    let stream = state.stream()?.filter(|stream| stream.is_tcp == of_tcp);
+    let stream = stream.ok_or(Status::BadArgument)?;
     splice(&mut stream.direction_mut(flow).body, start, length, &data)
 }
 

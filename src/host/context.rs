@@ -179,9 +179,11 @@ pub struct LocalReply {
     pub grpc_status: i32,
 }
 
-/// What is known of one HTTP stream.
+/// What is known of one HTTP stream or TCP connection.
 #[derive(Debug, Default)]
 pub struct StreamState {
+    /// A TCP connection: it has no headers, and its data are the bodies of the two directions.
+    pub is_tcp: bool,
     /// Downstream to upstream.
     pub request: Direction,
     /// Upstream to downstream.

@@ -1,5 +1,5 @@
 //! Properties: `proxy_get_property` and `proxy_set_property` on a plain HTTP exchange
-//! (Envoy `source/extensions/common/wasm/context.cc` and `filters/common/expr/context.cc`).
+//! or TCP connection (Envoy `source/extensions/common/wasm/context.cc` and `filters/common/expr/context.cc`).
 
 use crate::abi::Status;
 
@@ -237,9 +237,13 @@ fn group_field(group: Group, stream: Option<&StreamState>, part: &[u8]) -> Optio
         },
         Group::Upstream => match part {
             b"request_attempt_count" => Some(Value::UInt(0)),
-            b"num_endpoints" => Some(Value::UInt(1)),
+            // What is known of the upstream begins with the connection, but the cluster does not.
+            b"transport_failure_reason" if stream.is_tcp => text(""),
+            b"num_endpoints" if !stream.is_tcp => Some(Value::UInt(1)),
             _ => None,
         },
+        // A connection has no route, and a cluster only once it has an upstream.
+        Group::Xds if stream.is_tcp && is_of_route(part, stream.upstream_selected) => None,
         Group::Xds => match part {
             b"cluster_name" => text("upstream"),
             b"route_name" | b"filter_chain_name" => text(""),
@@ -257,6 +261,14 @@ fn group_field(group: Group, stream: Option<&StreamState>, part: &[u8]) -> Optio
             _ => None,
         },
         Group::FilterState => None,
+    }
+}
+
+fn is_of_route(part: &[u8], upstream_selected: bool) -> bool {
+    match part {
+        b"route_name" | b"route_metadata" | b"virtual_host_name" | b"virtual_host_metadata" => true,
+        b"cluster_name" | b"cluster_metadata" => !upstream_selected,
+        _ => false,
     }
 }
 
@@ -337,6 +349,7 @@ fn request_field(stream: &StreamState, part: &[u8]) -> Option<Value> {
         b"headers" => Some(header_map(headers)),
         b"headers_bytes" => Some(Value::Int(byte_size(headers))),
         b"time" => Some(Value::Nanos(stream.start_ns)),
+        b"protocol" if stream.is_tcp => None,
         b"protocol" => Some(Value::Text(b"HTTP/1.1".to_vec())),
         b"size" => match headers.filter(|map| map.get(b"content-length").is_some()) {
             Some(map) => map.number(b"content-length").map(Value::Int),

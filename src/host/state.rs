@@ -147,6 +147,10 @@ pub enum Deferred {
     ContinueResponse(u32),
     /// Reset this stream.
     CloseStream(u32),
+    /// Let through what was held of this connection's client.
+    ContinueDownstream(u32),
+    /// Close this connection.
+    CloseConnection(u32),
     /// Answer this stream with the reply kept in its state.
     LocalReply(u32),
     /// The root context whose shutdown is done.

@@ -21,7 +21,7 @@ pub fn proxy_continue_stream(guest: &mut Guest<'_>, stream: u32) -> HostResult {
     let id = state.context_id()?;
     match stream {
         REQUEST | RESPONSE => {
-            if let Some(state_of_stream) = state.stream()? {
+            if let Some(state_of_stream) = state.stream()?.filter(|stream| !stream.is_tcp) {
                 // Either direction clears what the module sees of the request.
                 let request = &mut state_of_stream.request;
                 request.headers_visible = false;
@@ -35,7 +35,12 @@ pub fn proxy_continue_stream(guest: &mut Guest<'_>, stream: u32) -> HostResult {
             }
             Ok(())
         }
-        DOWNSTREAM => Ok(()),
+        DOWNSTREAM => {
+            if is_tcp(state)? {
+                state.deferred.push(Deferred::ContinueDownstream(id));
+            }
+            Ok(())
+        }
         UPSTREAM => Err(Status::Unimplemented.into()),
         _ => Err(Status::BadArgument.into()),
     }
@@ -47,14 +52,24 @@ pub fn proxy_close_stream(guest: &mut Guest<'_>, stream: u32) -> HostResult {
     let id = state.context_id()?;
     match stream {
         REQUEST | RESPONSE => {
-            if state.stream()?.is_some() {
+            if state.stream()?.is_some_and(|stream| !stream.is_tcp) {
                 state.deferred.push(Deferred::CloseStream(id));
             }
             Ok(())
         }
-        DOWNSTREAM | UPSTREAM => Ok(()),
+        // There is one way to close a connection, whichever side is named.
+        DOWNSTREAM | UPSTREAM => {
+            if is_tcp(state)? {
+                state.deferred.push(Deferred::CloseConnection(id));
+            }
+            Ok(())
+        }
         _ => Err(Status::BadArgument.into()),
     }
+}
+
+fn is_tcp(state: &mut HostState) -> HostResult<bool> {
+    Ok(state.stream()?.is_some_and(|stream| stream.is_tcp))
 }
 
 /// `proxy_continue_request` (0.1.0).
@@ -73,7 +88,7 @@ pub fn proxy_clear_route_cache(guest: &mut Guest<'_>) -> HostResult {
     Ok(())
 }
 
-/// `proxy_send_local_response`: Ok on any context, with an effect on streams. The reply leaves after
+/// `proxy_send_local_response`: Ok on any context, with an effect on HTTP streams. The reply leaves after
 /// the callback; the callback's own result no longer counts.
 #[allow(clippy::too_many_arguments, reason = "the ABI's own parameters")]
 pub fn proxy_send_local_response(
@@ -94,7 +109,7 @@ pub fn proxy_send_local_response(
     let state: &mut HostState = guest.data_mut();
     state.charge(details.len() + body.len() + headers.len())?;
     state.stop_iteration = true;
-    let Some(stream) = state.stream()? else { return Ok(()) };
+    let Some(stream) = state.stream()?.filter(|stream| !stream.is_tcp) else { return Ok(()) };
     if stream.ending {
         return Err(HostTrap::CrashesEnvoy(
             "a local reply was asked for when the stream was over: Envoy dies of a segmentation fault"

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::record::{Record, RequestRecord};
+use super::record::{ConnectionRecord, ReceivedRecord, Record, RequestRecord};
 
 /// One part of a record, on both sides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,7 +50,46 @@ pub fn parts(here: &Record, envoy: &Record) -> Vec<Part> {
             parts.push(Part { name: format!("{name}: {part}"), here, envoy });
         }
     }
+    parts.extend(connection_parts(here, envoy));
     parts
+}
+
+/// The parts of the connections of two records.
+fn connection_parts(here: &Record, envoy: &Record) -> Vec<Part> {
+    let mut names: Vec<&str> = Vec::new();
+    for connection in here.connections.iter().chain(&envoy.connections) {
+        if !names.contains(&connection.name.as_str()) {
+            names.push(&connection.name);
+        }
+    }
+    let mut parts = Vec::new();
+    for name in names {
+        let of = |record: &Record| {
+            let connection = record.connections.iter().find(|c| c.name == name);
+            connection.map(connection_lines).unwrap_or_default()
+        };
+        for ((part, here), envoy) in CONNECTION_PARTS.iter().zip(of(here)).zip(of(envoy)) {
+            parts.push(Part { name: format!("{name}: {part}"), here, envoy });
+        }
+    }
+    parts
+}
+
+const CONNECTION_PARTS: [&str; 4] = ["client", "upstream", "plugin", "calls"];
+
+/// The parts of a connection, in lines.
+fn connection_lines(connection: &ConnectionRecord) -> [Vec<String>; 4] {
+    let received = |received: &ReceivedRecord| {
+        let mut lines: Vec<_> = received.data.lines().map(str::to_owned).collect();
+        lines.push(if received.ended { "(ended)" } else { "(not ended)" }.to_owned());
+        lines
+    };
+    [
+        received(&connection.client),
+        connection.upstream.as_ref().map(received).unwrap_or_default(),
+        connection.plugin.clone(),
+        connection.calls.clone(),
+    ]
 }
 
 const REQUEST_PARTS: [&str; 7] =

@@ -12,18 +12,21 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::exercise::{Exchange, FailurePolicy};
+use crate::exercise::{Connection, Exchange, FailurePolicy, Filter, Step};
 
 use super::{
     ANSWER_LIMIT, FRAME_GAP, ParityError, QUIET, QUIET_LIMIT, START_LIMIT,
     http1::{self, Message},
     log::{Entry, Log},
+    tcp::{Connected, Ends, Peer},
     upstream::Upstream,
 };
 
 /// What Envoy is given.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
+    /// Where the module runs.
+    pub filter: Filter,
     /// The module; without one there is no filter.
     pub module: Option<Vec<u8>>,
     /// The plugin's root_id.
@@ -68,6 +71,7 @@ pub struct Envoy {
     listener: SocketAddr,
     ready: bool,
     upstream: Upstream,
+    peer: Peer,
     _scratch: tempfile::TempDir,
 }
 
@@ -106,10 +110,15 @@ impl Envoy {
         let scratch =
             tempfile::tempdir().map_err(failed("cannot make a directory for Envoy's files"))?;
         let upstream = Upstream::start().map_err(failed("cannot start an upstream"))?;
+        let peer = Peer::start().map_err(failed("cannot start an upstream"))?;
         let listener = free_address().map_err(failed("no port is free for Envoy"))?;
         let module = scratch.path().join("filter.wasm");
         let config = scratch.path().join("envoy.json");
-        let configuration = configuration(setup, &module, listener, upstream.address);
+        let behind = match setup.filter {
+            Filter::Http => upstream.address,
+            Filter::Network => peer.address,
+        };
+        let configuration = configuration(setup, &module, listener, behind);
         std::fs::write(&config, configuration.to_string())
             .and_then(|()| std::fs::write(&module, setup.module.as_deref().unwrap_or_default()))
             .map_err(failed("cannot write Envoy's files"))?;
@@ -134,7 +143,7 @@ impl Envoy {
             let log = Arc::clone(&log);
             std::thread::spawn(move || log.read(BufReader::new(stderr), &token))
         });
-        Ok(Self { child, reader, log, listener, ready: false, upstream, _scratch: scratch })
+        Ok(Self { child, reader, log, listener, ready: false, upstream, peer, _scratch: scratch })
     }
 
     /// Whether Envoy took its configuration.
@@ -189,6 +198,27 @@ impl Envoy {
         } else {
             http1::read(reader)
         }
+    }
+
+    /// Runs a connection: each step when the one before has had all its consequences, as far as the
+    /// log tells.
+    ///
+    /// # Errors
+    ///
+    /// Where Envoy takes no connection.
+    pub fn connection(&mut self, connection: &Connection) -> io::Result<Connected> {
+        self.peer.expect(connection.upstream);
+        let mut ends = Ends::of_client(&self.listener)?;
+        let implied = [Step::ClientEnds, Step::UpstreamEnds];
+        self.rest();
+        for step in connection.steps.iter().chain(&implied) {
+            if let Some(upstream) = self.peer.take() {
+                ends.upstream = Ok(upstream);
+            }
+            ends.step(step);
+            self.rest();
+        }
+        Ok(ends.into_connected(&connection.name))
     }
 
     /// How many entries the log has.
@@ -266,9 +296,24 @@ fn wasm(setup: &Setup, module: &Path) -> Value {
             setup.allowed_capabilities.iter().map(|name| (name.clone(), json!({}))).collect();
         plugin["capability_restriction_config"] = json!({ "allowed_capabilities": allowed });
     }
-    json!({ "name": "wasm", "typed_config": {
-        "@type": extension("filters.http.wasm.v3.Wasm"), "config": plugin,
-    } })
+    let kind = format!("filters.{}.wasm.v3.Wasm", setup.filter.as_str());
+    json!({ "name": "wasm", "typed_config": { "@type": extension(&kind), "config": plugin } })
+}
+
+/// The network filter that speaks HTTP, with its filters.
+fn connection_manager(filters: &[Value]) -> Value {
+    let manager = json!({
+        "@type": extension("filters.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "ingress",
+        "http_protocol_options": { "enable_trailers": true },
+        "http_filters": filters,
+        "route_config": { "virtual_hosts": [{
+            "name": "upstream",
+            "domains": ["*"],
+            "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "upstream" } }],
+        }] },
+    });
+    json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager })
 }
 
 fn configuration(
@@ -282,23 +327,27 @@ fn configuration(
             "address": address.ip().to_string(), "port_value": address.port(),
         } })
     };
-    let router = json!({
-        "name": "router",
-        "typed_config": { "@type": extension("filters.http.router.v3.Router") },
-    });
-    let filters: Vec<_> =
-        setup.module.iter().map(|_| wasm(setup, module)).chain([router]).collect();
-    let manager = json!({
-        "@type": extension("filters.network.http_connection_manager.v3.HttpConnectionManager"),
-        "stat_prefix": "ingress",
-        "http_protocol_options": { "enable_trailers": true },
-        "http_filters": filters,
-        "route_config": { "virtual_hosts": [{
-            "name": "upstream",
-            "domains": ["*"],
-            "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "upstream" } }],
-        }] },
-    });
+    let mut filters: Vec<_> = setup.module.iter().map(|_| wasm(setup, module)).collect();
+    let network_filters = match setup.filter {
+        Filter::Http => {
+            filters.push(json!({
+                "name": "router",
+                "typed_config": { "@type": extension("filters.http.router.v3.Router") },
+            }));
+            vec![connection_manager(&filters)]
+        }
+        Filter::Network => {
+            filters.push(json!({
+                "name": "envoy.filters.network.tcp_proxy",
+                "typed_config": {
+                    "@type": extension("filters.network.tcp_proxy.v3.TcpProxy"),
+                    "stat_prefix": "ingress",
+                    "cluster": "upstream",
+                },
+            }));
+            filters
+        }
+    };
     let upstream_options = json!({
         "@type": extension("upstreams.http.v3.HttpProtocolOptions"),
         "explicit_http_config": { "http_protocol_options": { "enable_trailers": true } },
@@ -307,9 +356,7 @@ fn configuration(
         "address": address(listener),
         // Else two Envoys could share a port.
         "enable_reuse_port": false,
-        "filter_chains": [{ "filters": [{
-            "name": "envoy.filters.network.http_connection_manager", "typed_config": manager,
-        }] }],
+        "filter_chains": [{ "filters": network_filters }],
     });
     if setup.buffer_limit_bytes > 0 {
         listener["per_connection_buffer_limit_bytes"] = json!(setup.buffer_limit_bytes);

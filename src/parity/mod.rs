@@ -9,6 +9,7 @@ mod http1;
 mod log;
 mod ours;
 mod record;
+mod tcp;
 mod theirs;
 mod upstream;
 
@@ -19,7 +20,10 @@ pub use self::{
     http1::{Message, Pairs, find},
     log::{Entry, Level},
     ours::{baseline_here, options, our_request, ours},
-    record::{Baseline, Record, RequestRecord, Status, line, requests},
+    record::{
+        Baseline, ConnectionRecord, Record, RequestRecord, Status, connections, line, requests,
+    },
+    tcp::Connected,
     theirs::{baseline, release, their_request, theirs},
 };
 

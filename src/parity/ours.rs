@@ -2,7 +2,7 @@
 
 use crate::{
     CheckOptions,
-    exercise::{ExchangeResult, Message, RootRun, TraceStage},
+    exercise::{Connection, ExchangeResult, Filter, Message, RootRun, Step, TraceStage},
     host::{CallDirection, CallOutcome, LogLevel, LogLine, TracedCall},
     image::Image,
     verdict::{Finding, Rule, Severity, Verdict},
@@ -11,16 +11,18 @@ use crate::{
 use super::{
     http1::Pairs,
     record::{
-        Baseline, MessageRecord, Record, RequestRecord, Same, Status, UpstreamRecord, call_name,
-        long_text, mask_headers, module_lines, reason, requests, shorten_calls,
+        Baseline, ConnectionRecord, MessageRecord, ReceivedRecord, Record, RequestRecord, Same,
+        Status, UpstreamRecord, call_name, connections, long_text, mask_headers, module_lines,
+        reason, requests, shorten_calls,
     },
 };
 
-/// How a record is made: one root_id, the requests of records, and a trace.
+/// How a record is made: one root_id, the requests and connections of records, and a trace.
 #[must_use]
 pub fn options(mut options: CheckOptions, root_id: &str) -> CheckOptions {
     options.root_ids = vec![root_id.to_owned()];
     options.exchanges = requests();
+    options.connections = connections();
     options.controls = false;
     options.vm.trace = true;
     // Envoy logs every call only at this level.
@@ -31,15 +33,19 @@ pub fn options(mut options: CheckOptions, root_id: &str) -> CheckOptions {
 /// A filter without callbacks.
 const NOOP: &[u8] = include_bytes!("../../filters/prebuilt/noop.wasm");
 
-/// The requests without a filter. Here that is one that does nothing.
+/// The requests or connections without a filter. Here that is one that does nothing.
 pub fn baseline_here(options: &CheckOptions) -> Baseline {
     let image = Image::of_module("noop", NOOP.to_vec());
-    let mut requests = ours(&crate::judge(&image, options)).requests;
-    for request in &mut requests {
+    let mut record = ours(&crate::judge(&image, options));
+    for request in &mut record.requests {
         request.calls.clear();
         request.plugin.clear();
     }
-    Baseline { baseline: requests, envoy: options.target.to_string() }
+    for connection in &mut record.connections {
+        connection.calls.clear();
+    }
+    let Record { requests: baseline, connections, .. } = record;
+    Baseline { baseline, connections, envoy: options.target.to_string() }
 }
 
 /// What filtergate found out under [`options`].
@@ -61,7 +67,7 @@ pub fn ours(verdict: &Verdict) -> Record {
     Record {
         sha256: verdict.module.as_ref().map(|module| module.sha256.clone()).unwrap_or_default(),
         path: verdict.reference.clone(),
-        filter: "http",
+        filter: verdict.filter.as_str(),
         root_id: root.map(|root| root.root_id.clone()).unwrap_or_default(),
         loads,
         reason: class,
@@ -70,11 +76,54 @@ pub fn ours(verdict: &Verdict) -> Record {
         plugin: of_module(&verdict.base_logs, logs),
         calls: calls(loading),
         requests: request_records(verdict, root),
+        connections: connection_records(verdict, root),
+    }
+}
+
+/// Whether Envoy goes on after all that was run here: only a VM that has failed ends a run early.
+fn goes_on(verdict: &Verdict) -> bool {
+    let ends = |rule: &Rule| verdict.findings.iter().any(|finding| finding.rule == *rule);
+    let hazards = [Rule::HazardCrashesEnvoy, Rule::HazardHangsEnvoy, Rule::RunTimeout];
+    !verdict.undecided && !hazards.iter().any(ends)
+}
+
+fn connection_records(verdict: &Verdict, root: Option<&RootRun>) -> Vec<ConnectionRecord> {
+    let (Some(true), Some(root), Filter::Network) = (verdict.loads, root, verdict.filter) else {
+        return Vec::new();
+    };
+    let ran = root.connections.iter().map(|connection| ConnectionRecord {
+        name: connection.name.clone(),
+        client: ReceivedRecord::of(&connection.client),
+        upstream: connection.upstream.as_ref().map(ReceivedRecord::of),
+        calls: calls(section(Some(root), &TraceStage::Connection(connection.name.clone()))),
+        plugin: of_module(&[], &connection.logs),
+    });
+    let mut records: Vec<_> = ran.collect();
+    let hangs = verdict.findings.iter().any(|finding| finding.rule == Rule::RunTimeout);
+    if hangs || goes_on(verdict) {
+        let further = connections();
+        let further = further.iter().skip(records.len());
+        records.extend(further.map(|connection| not_served(connection, hangs)));
+    }
+    records
+}
+
+/// What becomes of a connection whose VM failed before: it is closed, or waits for a worker that hangs.
+fn not_served(connection: &Connection, hangs: bool) -> ConnectionRecord {
+    let ended = !hangs || connection.steps.contains(&Step::ClientResets);
+    ConnectionRecord {
+        name: connection.name.clone(),
+        client: ReceivedRecord { ended, ..ReceivedRecord::default() },
+        upstream: None,
+        calls: Vec::new(),
+        plugin: Vec::new(),
     }
 }
 
 fn request_records(verdict: &Verdict, root: Option<&RootRun>) -> Vec<RequestRecord> {
-    let (Some(true), Some(root)) = (verdict.loads, root) else { return Vec::new() };
+    let (Some(true), Some(root), Filter::Http) = (verdict.loads, root, verdict.filter) else {
+        return Vec::new();
+    };
     let mut records: Vec<_> =
         root.exchanges.iter().map(|exchange| our_request(exchange, Some(root))).collect();
     let crashes = verdict.findings.iter().any(|f| f.rule == Rule::HazardCrashesEnvoy);

@@ -3,7 +3,7 @@
 
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-use crate::exercise::Exchange;
+use crate::exercise::{Connection, Exchange, Received, Step, smoke_connections};
 
 use super::http1::Pairs;
 
@@ -22,6 +22,19 @@ pub fn requests() -> Vec<Exchange> {
     serde_json::from_str(include_str!("requests.json")).unwrap_or_default()
 }
 
+/// The connections of a record: those of the smoke test, and two that are broken off.
+pub fn connections() -> Vec<Connection> {
+    let broken_off = |name: &str, step| Connection {
+        name: name.to_owned(),
+        upstream: Default::default(),
+        steps: vec![Step::ClientSends("hello".to_owned()), step],
+    };
+    let mut connections = smoke_connections();
+    connections.push(broken_off("client-resets", Step::ClientResets));
+    connections.push(broken_off("upstream-resets", Step::UpstreamResets));
+    connections
+}
+
 /// What one side did with a module.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Record {
@@ -29,7 +42,7 @@ pub struct Record {
     pub sha256: String,
     /// Where it came from.
     pub path: String,
-    /// `http`.
+    /// `http`, `network`.
     pub filter: &'static str,
     /// The plugin's root_id.
     pub root_id: String,
@@ -52,6 +65,41 @@ pub struct Record {
     /// The requests; none where it does not load.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<RequestRecord>,
+    /// The connections, for a network filter.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub connections: Vec<ConnectionRecord>,
+}
+
+/// What became of a TCP connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConnectionRecord {
+    /// Its name.
+    pub name: String,
+    /// What the client got.
+    pub client: ReceivedRecord,
+    /// What the upstream got, if a connection reached it.
+    pub upstream: Option<ReceivedRecord>,
+    /// The calls.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<String>,
+    /// The module's lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub plugin: Vec<String>,
+}
+
+/// What an end of a connection got.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ReceivedRecord {
+    /// The bytes as text.
+    pub data: String,
+    /// Whether it saw the end.
+    pub ended: bool,
+}
+
+impl ReceivedRecord {
+    pub(super) fn of(received: &Received) -> Self {
+        Self { data: long_text(&String::from_utf8_lossy(&received.data)), ended: received.ended }
+    }
 }
 
 /// What became of a request.
@@ -149,11 +197,14 @@ impl<T: Serialize> Serialize for Part<'_, T> {
     }
 }
 
-/// The requests without a filter.
+/// The requests or connections without a filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Baseline {
     /// The requests.
     pub baseline: Vec<RequestRecord>,
+    /// The connections, for network filters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub connections: Vec<ConnectionRecord>,
     /// The release of Envoy.
     pub envoy: String,
 }

@@ -7,15 +7,16 @@ use std::{
     sync::mpsc,
 };
 
-use crate::exercise::Exchange;
+use crate::exercise::{Exchange, Filter};
 
 use super::{
     ANSWER_LIMIT, ParityError,
     envoy::{Envoy, Exchanged, Setup},
     log::{Entry, calls},
     record::{
-        Baseline, MessageRecord, Record, RequestRecord, Same, Status, UpstreamRecord, long_text,
-        mask_headers, module_lines, reason, shorten_calls,
+        Baseline, ConnectionRecord, MessageRecord, ReceivedRecord, Record, RequestRecord, Same,
+        Status, UpstreamRecord, connections, long_text, mask_headers, module_lines, reason,
+        shorten_calls,
     },
     upstream::request_line,
 };
@@ -60,19 +61,24 @@ pub fn release(binary: &Path) -> Result<String, ParityError> {
         .ok_or_else(|| ParityError::NotEnvoy { binary: binary.to_owned() })
 }
 
-/// The requests through an Envoy without a filter.
+/// The requests or connections through an Envoy without a Wasm filter.
 ///
 /// # Errors
 ///
 /// Where Envoy does not start.
-pub fn baseline(binary: &Path, exchanges: &[Exchange]) -> Result<Baseline, ParityError> {
+pub fn baseline(
+    binary: &Path,
+    filter: Filter,
+    exchanges: &[Exchange],
+) -> Result<Baseline, ParityError> {
     let release = release(binary)?;
-    let mut envoy = Envoy::start(binary, &Setup { trace: true, ..Setup::default() })?;
+    let mut envoy = Envoy::start(binary, &Setup { filter, trace: true, ..Setup::default() })?;
     if !envoy.loads() {
         let reason = envoy.entries(0).pop().map(|entry| entry.text).unwrap_or_default();
         return Err(ParityError::NoStart { reason });
     }
-    Ok(Baseline { baseline: run_requests(&mut envoy, exchanges), envoy: release })
+    let (baseline, connections) = run(&mut envoy, filter, exchanges);
+    Ok(Baseline { baseline, connections, envoy: release })
 }
 
 /// Runs a module in a real Envoy.
@@ -102,16 +108,19 @@ pub fn theirs(binary: &Path, setup: &Setup, exchanges: &[Exchange]) -> Result<Re
         let reason = entries.last().map(|entry| entry.text.clone()).unwrap_or_default();
         return Err(ParityError::NoStart { reason });
     }
+    let (requests, connections) =
+        if loads { run(&mut envoy, setup.filter, exchanges) } else { (Vec::new(), Vec::new()) };
     Ok(Record {
         root_id: setup.root_id.clone(),
-        filter: "http",
+        filter: setup.filter.as_str(),
         loads: Some(loads),
         reason: class,
         detail,
         log,
         plugin: of_module(instances.until_canary_ends),
         calls: shorten_calls(calls(instances.canary)),
-        requests: if loads { run_requests(&mut envoy, exchanges) } else { Vec::new() },
+        requests,
+        connections,
         ..Record::default()
     })
 }
@@ -173,6 +182,39 @@ fn own_lines(entries: &[Entry]) -> Vec<String> {
 fn of_module(entries: &[Entry]) -> Vec<String> {
     let lines = entries.iter().filter_map(|entry| Some((entry.level.as_str(), entry.of_module()?)));
     module_lines(lines)
+}
+
+/// The requests, or the connections.
+fn run(
+    envoy: &mut Envoy,
+    filter: Filter,
+    exchanges: &[Exchange],
+) -> (Vec<RequestRecord>, Vec<ConnectionRecord>) {
+    match filter {
+        Filter::Http => (run_requests(envoy, exchanges), Vec::new()),
+        Filter::Network => (Vec::new(), run_connections(envoy)),
+    }
+}
+
+fn run_connections(envoy: &mut Envoy) -> Vec<ConnectionRecord> {
+    let mut records = Vec::new();
+    for connection in connections() {
+        envoy.rest();
+        let begun = envoy.log_count();
+        let Ok(connected) = envoy.connection(&connection) else { break };
+        let entries = envoy.entries(begun);
+        records.push(ConnectionRecord {
+            name: connected.name,
+            client: ReceivedRecord::of(&connected.client),
+            upstream: connected.upstream.as_ref().map(ReceivedRecord::of),
+            calls: shorten_calls(calls(&entries)),
+            plugin: of_module(&entries),
+        });
+        if envoy.has_ended() {
+            break;
+        }
+    }
+    records
 }
 
 fn run_requests(envoy: &mut Envoy, exchanges: &[Exchange]) -> Vec<RequestRecord> {

@@ -190,6 +190,12 @@ until a time-out. Resume the stream, answer it, or return Continue."
             "\
 The module did what makes no sense to the proxy, such as a second local reply for one stream."
         }
+        Rule::RunOtherFilter => {
+            "\
+Envoy runs a module for HTTP streams or for TCP connections, as the filter that it is configured as.
+This module has callbacks only for the other kind: Envoy loads it, creates its contexts and lets all
+traffic through. Check it with --filter http or --filter network as it will be deployed."
+        }
         Rule::HazardCrashesEnvoy => {
             "\
 Envoy does not reject this module: the whole process dies, with every other listener and route in

@@ -4,7 +4,7 @@
 use anstyle::{AnsiColor, Style};
 
 use crate::{
-    exercise::RootRun,
+    exercise::{Filter, RootRun},
     host::{LogLevel, LogLine},
     verdict::{Finding, Outcome, Rule, Severity, Verdict},
 };
@@ -148,9 +148,13 @@ impl Page {
         for exchange in &root.exchanges {
             self.put(PLAIN, &format!(", {}", stages::exchange_word(exchange)));
         }
+        for connection in &root.connections {
+            self.put(PLAIN, &format!(", {}", stages::connection_word(connection)));
+        }
         self.end();
         let exchanges = root.exchanges.iter().flat_map(|exchange| &exchange.logs);
-        let lines: Vec<_> = root.logs.iter().chain(exchanges).collect();
+        let connections = root.connections.iter().flat_map(|connection| &connection.logs);
+        let lines: Vec<_> = root.logs.iter().chain(exchanges).chain(connections).collect();
         self.logs(&lines);
     }
 
@@ -326,9 +330,17 @@ pub(super) fn first_reason(verdict: &Verdict) -> Option<&Finding> {
 /// What a pass rests on.
 fn summary(verdict: &Verdict) -> String {
     let roots = verdict.roots.len();
-    let exchanges: usize = verdict.roots.iter().map(|root| root.exchanges.len()).sum();
-    let mut text =
-        format!(": {} and {}", units::count(roots, "root_id"), units::count(exchanges, "exchange"));
+    let ran = match verdict.filter {
+        Filter::Http => {
+            let exchanges = verdict.roots.iter().map(|root| root.exchanges.len()).sum();
+            units::count(exchanges, "exchange")
+        }
+        Filter::Network => {
+            let connections = verdict.roots.iter().map(|root| root.connections.len()).sum();
+            units::count(connections, "connection")
+        }
+    };
+    let mut text = format!(": {} and {ran}", units::count(roots, "root_id"));
     let warnings =
         verdict.findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
     if warnings > 0 {

@@ -10,7 +10,7 @@ use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 use crate::{
     abi::FuncType,
     bench::{Phase, PhaseClock, PhaseTime},
-    exercise::{ExchangeResult, Message, RootRun},
+    exercise::{ConnectionResult, ExchangeResult, Filter, Message, Received, RootRun},
     host::LogLine,
     module::ExternKind,
     verdict::{Finding, ImageFacts, ModuleFacts, Rule, Severity, Verdict},
@@ -60,6 +60,9 @@ struct Report<'a> {
     reference: &'a str,
     target: &'a str,
     envoy: String,
+    /// Left out for the usual one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filter: Option<&'static str>,
     verdict: &'static str,
     loads: Option<bool>,
     envoy_class: Option<&'static str>,
@@ -79,6 +82,7 @@ impl<'a> Report<'a> {
             reference: &verdict.reference,
             target: verdict.target.name(),
             envoy: verdict.target.envoy_name(),
+            filter: (verdict.filter != Filter::Http).then(|| verdict.filter.as_str()),
             verdict: verdict.outcome.as_str(),
             loads: verdict.loads,
             envoy_class: verdict.envoy_class,
@@ -208,6 +212,8 @@ struct RootJson<'a> {
     peak_memory_bytes: usize,
     logs: Vec<LogJson<'a>>,
     exchanges: Vec<ExchangeJson<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    connections: Vec<ConnectionJson<'a>>,
     load: Load,
 }
 
@@ -220,6 +226,7 @@ impl<'a> RootJson<'a> {
             peak_memory_bytes: root.peak_memory_bytes,
             logs: logs(&root.logs),
             exchanges: root.exchanges.iter().map(ExchangeJson::of).collect(),
+            connections: root.connections.iter().map(ConnectionJson::of).collect(),
             load: Load::of(&root.phases),
         }
     }
@@ -282,6 +289,40 @@ impl<'a> ExchangeJson<'a> {
             }),
             upstream: exchange.upstream.as_ref().map(MessageJson::of),
             logs: logs(&exchange.logs),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ConnectionJson<'a> {
+    name: &'a str,
+    client: ReceivedJson,
+    upstream: Option<ReceivedJson>,
+    closed_by_filter: bool,
+    logs: Vec<LogJson<'a>>,
+}
+
+/// What an end of a connection got.
+#[derive(Serialize)]
+struct ReceivedJson {
+    data_b64: String,
+    ended: bool,
+}
+
+impl ReceivedJson {
+    fn of(received: &Received) -> Self {
+        Self { data_b64: BASE64_STANDARD.encode(&received.data), ended: received.ended }
+    }
+}
+
+impl<'a> ConnectionJson<'a> {
+    fn of(connection: &'a ConnectionResult) -> Self {
+        Self {
+            name: &connection.name,
+            client: ReceivedJson::of(&connection.client),
+            upstream: connection.upstream.as_ref().map(ReceivedJson::of),
+            closed_by_filter: connection.closed_by_filter,
+            logs: logs(&connection.logs),
         }
     }
 }

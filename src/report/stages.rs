@@ -2,7 +2,7 @@
 
 use crate::{
     bench::PhaseClock,
-    exercise::ExchangeResult,
+    exercise::{ConnectionResult, ExchangeResult},
     verdict::{ImageFacts, ModuleFacts, Outcome, Rule, Verdict},
 };
 
@@ -107,6 +107,21 @@ pub(super) fn exchange_word(exchange: &ExchangeResult) -> String {
         Some(response) => format!("{} {}", exchange.name, response.status),
         None => format!("{} without an answer", exchange.name),
     }
+}
+
+/// A connection in a few words: how much went each way, and what became of it.
+pub(super) fn connection_word(connection: &ConnectionResult) -> String {
+    let ConnectionResult { name, client, upstream, closed_by_filter, .. } = connection;
+    let mut text = match upstream {
+        Some(upstream) => {
+            format!("{name} {} B on, {} B back", upstream.data.len(), client.data.len())
+        }
+        None => format!("{name} let nothing through"),
+    };
+    if *closed_by_filter {
+        text.push_str(", closed by the filter");
+    }
+    text
 }
 
 pub(super) fn time_line(phases: &PhaseClock, detail: Detail) -> Option<String> {

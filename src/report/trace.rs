@@ -28,6 +28,7 @@ fn sections(verdict: &Verdict) -> Vec<(Option<&str>, String, &[TracedCall])> {
                 TraceStage::Canary => "canary".to_owned(),
                 TraceStage::Worker => "worker".to_owned(),
                 TraceStage::Exchange(name) => format!("exchange {name}"),
+                TraceStage::Connection(name) => format!("connection {name}"),
                 TraceStage::End => "end".to_owned(),
             };
             sections.push((Some(root.root_id.as_str()), stage, section.calls.as_slice()));

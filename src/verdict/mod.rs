@@ -1,6 +1,7 @@
 //! Rules, findings, and what they add up to.
 
 mod declared_abi;
+mod filter_kind;
 mod finding;
 mod link_checks;
 mod proposals;
@@ -10,6 +11,7 @@ mod static_checks;
 mod verdict;
 
 pub use declared_abi::check_declared_abi;
+pub use filter_kind::check_filter_kind;
 pub use finding::{Finding, Outcome};
 pub use proposals::check_proposals;
 pub use rule::{Rule, Severity};

@@ -90,6 +90,7 @@ rules! {
     RunTimeout = "run/timeout", None, "a callback ran over its time";
     RunStalled = "run/stalled", None, "a stream was paused and nothing would resume it";
     RunProtocol = "run/protocol", None, "a callback broke the protocol";
+    RunOtherFilter = "run/other-filter", None, "the module has callbacks only for another kind of filter";
     HazardCrashesEnvoy = "hazard/crashes-envoy", Some("crash"), "Envoy would not reject the module: it would die";
     HazardHangsEnvoy = "hazard/hangs-envoy", Some("hang"), "Envoy would not reject the module: it would hang";
     HostNotModelled = "host/not-modelled", None, "the module called host functions whose effect is not modelled yet";

@@ -2,7 +2,7 @@
 
 use crate::{
     bench::PhaseClock,
-    exercise::RootRun,
+    exercise::{Filter, RootRun},
     host::{LogLine, TracedCall},
     image::{Image, ImageError, RuntimeConfig},
     module::{Export, Import, origin},
@@ -61,6 +61,8 @@ pub struct Verdict {
     pub reference: String,
     /// The proxy release.
     pub target: Target,
+    /// Where Envoy was to run the module.
+    pub filter: Filter,
     /// What the findings add up to.
     pub outcome: Outcome,
     /// The image; `None` where it could not be had.
@@ -108,6 +110,7 @@ impl Verdict {
         Self {
             reference: reference.to_owned(),
             target: target.clone(),
+            filter: Filter::default(),
             outcome: Outcome::Undecided,
             image: None,
             module: None,

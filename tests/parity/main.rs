@@ -7,11 +7,14 @@
 
 mod compare;
 mod scripts;
+mod tcp;
 
 #[path = "../support/check.rs"]
 mod check;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/tcp.rs"]
+mod support_tcp;
 
 use std::{
     path::{Path, PathBuf},
@@ -20,7 +23,7 @@ use std::{
 
 use filtergate::{
     CheckOptions,
-    exercise::{Exchange, smoke_exchanges},
+    exercise::{Exchange, Filter, smoke_exchanges},
     parity::{self, Envoy, Setup, compare::parts},
     target::Target,
     verdict::{Severity, Verdict},
@@ -205,18 +208,19 @@ fn compare_filter(filter: &str, configurations: &[&str]) {
 }
 
 /// The records of both sides, which hold every call, are equal for a filter under each root_id.
-fn compare_records(filter: &str) {
+fn compare_records(filter: &str, kind: Filter) {
     let module = prebuilt(filter);
     let reference = module.to_str().unwrap();
     let mut found = Vec::new();
     for Oracle { binary, target } in oracles() {
         let _slot = Slot::wait();
         for root_id in root_ids(filter).into_iter().chain([String::new()]) {
-            let options = CheckOptions { target: target.clone(), ..CheckOptions::default() };
+            let options =
+                CheckOptions { target: target.clone(), filter: kind, ..CheckOptions::default() };
             let options = parity::options(options, &root_id);
             let ours = parity::ours(&check::check(reference, &options));
-            let theirs =
-                parity::theirs(&binary, &setup(&module, &root_id, ""), &options.exchanges).unwrap();
+            let plugin = Setup { filter: kind, ..setup(&module, &root_id, "") };
+            let theirs = parity::theirs(&binary, &plugin, &options.exchanges).unwrap();
             for part in parts(&ours, &theirs).iter().filter(|part| !part.is_equal()) {
                 found.push(format!(
                     "{filter}, {target}, root_id `{root_id}`: {}:\n    here  {:?}\n    Envoy {:?}",
@@ -312,6 +316,11 @@ fn probe_calls() {
 }
 
 #[test]
+fn probe_tcp() {
+    compare_filter("probe-tcp", &[""]);
+}
+
+#[test]
 fn probe_script() {
     compare_filter("probe-script", &[""]);
 }
@@ -346,7 +355,15 @@ fn records() {
         "noop",
         "deny-all",
     ] {
-        compare_records(filter);
+        compare_records(filter, Filter::Http);
+    }
+}
+
+/// Over TCP, where an SDK may have no context for a stream.
+#[test]
+fn records_over_tcp() {
+    for filter in ["probe-tcp", "number-requests", "deny-path", "noop"] {
+        compare_records(filter, Filter::Network);
     }
 }
 
@@ -354,10 +371,14 @@ fn records() {
 #[test]
 fn baselines() {
     for Oracle { binary, target } in oracles() {
-        let options = CheckOptions { target, ..CheckOptions::default() };
-        let here = parity::baseline_here(&parity::options(options, ""));
-        let there = parity::baseline(&binary, &parity::requests()).unwrap();
-        assert_eq!(here.baseline, there.baseline);
+        for filter in [Filter::Http, Filter::Network] {
+            let options =
+                CheckOptions { target: target.clone(), filter, ..CheckOptions::default() };
+            let here = parity::baseline_here(&parity::options(options, ""));
+            let there = parity::baseline(&binary, filter, &parity::requests()).unwrap();
+            assert_eq!(here.baseline, there.baseline);
+            assert_eq!(here.connections, there.connections);
+        }
     }
 }
 

@@ -411,6 +411,9 @@ static void everything(const char *where, uint32_t context) {
   control(context);
 }
 
+/* Another probe may have its own callbacks, and call everything from them. */
+#ifndef PROBE_WITHOUT_CALLBACKS
+
 PROXY_WASM_EXPORT(proxy_on_context_create)
 void proxy_on_context_create(uint32_t context, uint32_t parent) {
   everything(parent ? "stream_create" : "root_create", context);
@@ -463,3 +466,5 @@ uint32_t proxy_on_done(uint32_t context) {
 
 PROXY_WASM_EXPORT(proxy_on_delete)
 void proxy_on_delete(uint32_t context) { everything("delete", context); }
+
+#endif

@@ -17,7 +17,7 @@ use super::{
         Reply, content_length, envoys_reply, frame_for_http1, has_body, length_mismatch, prepare,
         request_headers, status,
     },
-    events::{calls_are_under_way, run_next},
+    events::{LATE_CALLS_NS, MAX_LATE_EVENTS, calls_are_under_way, run_next},
     exchange::{ClientResponse, Exchange, ExchangeResult, Message, Request},
     incident::Incident,
     load::Loaded,
@@ -94,10 +94,6 @@ struct Stream<'a> {
 
 /// Most events that a paused stream waits for before it counts as stalled.
 const MAX_EVENTS: u32 = 1024;
-/// How long calls may take that no stream waits for, nanoseconds.
-const LATE_CALLS_NS: u64 = 15_000_000_000;
-/// Most events that are waited for then.
-const MAX_LATE_EVENTS: u32 = 64;
 /// After this long Envoy gives an idle stream up (`stream_idle_timeout`), nanoseconds.
 const IDLE_TIMEOUT_NS: u64 = 300_000_000_000;
 
