@@ -41,7 +41,7 @@ fn filter(headers: &str) -> String {
     format!(
         r#"(module
             (import "env" "proxy_set_effective_context" (func $plain (param i32) (result i32)))
-            (import "env" "proxy_get_current_time_nanoseconds" (func $memory (param i32) (result i32)))
+            (import "env" "proxy_get_log_level" (func $memory (param i32) (result i32)))
             (import "env" "proxy_replace_header_map_value"
                 (func $replace (param i32 i32 i32 i32 i32) (result i32)))
             (memory (export "memory") 1)

@@ -78,6 +78,8 @@ pub struct CheckOptions {
     pub environment: Environment,
     /// What becomes of requests whose VM failed.
     pub failure_policy: FailurePolicy,
+    /// How many workers share the traffic; 0 counts as 1.
+    pub workers: usize,
     /// After this long no further root_id is begun.
     pub budget: Duration,
 }
@@ -100,6 +102,7 @@ impl Default for CheckOptions {
             controls: true,
             environment: Environment::default(),
             failure_policy: FailurePolicy::default(),
+            workers: 1,
             budget: Duration::from_secs(60),
         }
     }
@@ -288,6 +291,7 @@ fn execute(
         has_function_names,
         environment: options.environment.clone(),
         failure_policy: options.failure_policy,
+        workers: options.workers,
         budget: options.budget,
     };
     let exercised = on_a_guest_thread(|| exercise::exercise(template, &exercise_options));

@@ -38,6 +38,10 @@ pub struct Check {
     #[command(flatten)]
     traffic: TrafficArgs,
 
+    /// Workers that share the traffic
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=64))]
+    workers: u8,
+
     /// Clusters and names around the filter, as JSON
     #[arg(long, value_name = "TEXT|@FILE")]
     environment: Option<String>,
@@ -155,6 +159,7 @@ impl Check {
             options.filter = self.filter.into();
             self.traffic.apply(options)?;
             options.budget = self.budget;
+            options.workers = self.workers.into();
             if let Some(environment) = &environment {
                 options.environment = Environment::clone(environment);
             }

@@ -9,6 +9,7 @@ mod incident;
 mod load;
 mod policy;
 mod roots;
+mod serving;
 mod tcp;
 mod upstream;
 

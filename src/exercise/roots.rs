@@ -8,19 +8,16 @@ use std::{
 
 use crate::{
     bench::PhaseClock,
-    host::{Deferred, Environment, LogLine, Plugin, Process, TracedCall},
+    host::{Environment, LogLine, Plugin, Process, TracedCall},
     verdict::{Finding, Rule, Severity},
-    vm::{Instance, Template, Trap, TrapKind},
+    vm::{Instance, Template},
 };
 
 use super::{
     connection::{Connection, ConnectionResult},
     exchange::{Exchange, ExchangeResult},
-    http::run_exchange,
-    incident::{Incident, incident_finding},
-    load::{LoadRun, Loaded, hazard_finding, load_base, load_plugin, trap_finding},
-    policy::{FailurePolicy, RELOAD_AFTER_NS},
-    tcp::run_connection,
+    load::{load_base, load_plugin},
+    policy::FailurePolicy,
 };
 
 /// What to exercise and with what.
@@ -54,6 +51,8 @@ pub struct ExerciseOptions {
     pub environment: Environment,
     /// What becomes of requests whose VM failed.
     pub failure_policy: FailurePolicy,
+    /// How many workers share the traffic; 0 counts as 1.
+    pub workers: usize,
     /// After this long no further root is begun.
     pub budget: Duration,
 }
@@ -75,6 +74,8 @@ pub struct RootRun {
     pub outcome: Option<Rule>,
     /// What the module logged while it loaded.
     pub logs: Vec<LogLine>,
+    /// What it logged while no stream ran: in ticks and other events, and at its end.
+    pub idle_logs: Vec<LogLine>,
     /// The exchanges.
     pub exchanges: Vec<ExchangeResult>,
     /// The TCP connections.
@@ -101,7 +102,7 @@ pub struct TraceSection {
 pub enum TraceStage {
     /// The load of the canary, which is thrown away.
     Canary,
-    /// The load of the worker.
+    /// The load of a worker, and what it does before the first request.
     Worker,
     /// The exchange of this name.
     Exchange(String),
@@ -112,7 +113,7 @@ pub enum TraceStage {
 }
 
 impl RootRun {
-    fn note_trace(&mut self, stage: TraceStage, calls: Vec<TracedCall>) {
+    pub(super) fn note_trace(&mut self, stage: TraceStage, calls: Vec<TracedCall>) {
         if !calls.is_empty() {
             self.trace.push(TraceSection { stage, calls });
         }
@@ -196,11 +197,12 @@ pub fn exercise(template: &Template, options: &ExerciseOptions) -> Exercised {
     all
 }
 
-struct Run<'a> {
-    template: &'a Template,
-    options: &'a ExerciseOptions,
-    findings: Vec<Finding>,
-    undecided: bool,
+/// The run of one root.
+pub(super) struct Run<'a> {
+    pub template: &'a Template,
+    pub options: &'a ExerciseOptions,
+    pub findings: Vec<Finding>,
+    pub undecided: bool,
 }
 
 impl Run<'_> {
@@ -227,7 +229,7 @@ impl Run<'_> {
         // Envoy throws the canary away and starts each worker anew.
         if canary.accepted {
             drop(canary.loaded);
-            self.serve(root_id, &plugin, &process, &mut root, called);
+            self.serve(&plugin, &process, &mut root, called);
         }
         root.outcome = self
             .findings
@@ -237,252 +239,7 @@ impl Run<'_> {
         (root, read_root_id)
     }
 
-    fn serve(
-        &mut self,
-        root_id: &str,
-        plugin: &Plugin,
-        process: &Arc<Process>,
-        root: &mut RootRun,
-        called: &mut Called,
-    ) {
-        let names = self.options.has_function_names;
-        let mut clock = PhaseClock::default();
-        let mut worker = load_plugin(self.template, plugin, process, names, &mut clock);
-        root.note_trace(TraceStage::Worker, std::mem::take(&mut worker.trace));
-        let LoadRun { loaded: Some(mut worker), accepted: true, .. } = worker else {
-            let why = worker.findings.first().map_or(String::new(), |f| format!(": {}", f.message));
-            self.undecided |= worker.was_given_up();
-            self.report(
-                root_id,
-                vec![
-                    Finding::error(
-                        Rule::RootWorkerDiffers,
-                        format!("the first instance loaded and the second did not{why}"),
-                    )
-                    .envoy("Wasm VM failed Failed to configure thread-local Wasm plugin")
-                    .help("Envoy starts the module once for each worker thread, and skips the filter silently where that fails: make start and configure give the same answer every time"),
-                ],
-            );
-            return;
-        };
-        for exchange in &self.options.exchanges {
-            let passed_by = self.renew_failed(&mut worker, plugin, process);
-            let (result, incidents) = run_exchange(&mut worker, exchange, passed_by);
-            let trace = worker.instance.state_mut().take_trace();
-            root.note_trace(TraceStage::Exchange(exchange.name.clone()), trace);
-            root.exchanges.push(result);
-            let place = ("exchange", exchange.name.as_str());
-            if self.incidents(root_id, place, incidents, &worker.instance) {
-                break;
-            }
-        }
-        for connection in &self.options.connections {
-            let passed_by = self.renew_failed(&mut worker, plugin, process);
-            let (result, incidents) = run_connection(&mut worker, connection, passed_by);
-            let trace = worker.instance.state_mut().take_trace();
-            root.note_trace(TraceStage::Connection(connection.name.clone()), trace);
-            root.connections.push(result);
-            let place = ("connection", connection.name.as_str());
-            if self.incidents(root_id, place, incidents, &worker.instance) {
-                break;
-            }
-        }
-        self.wind_down(root_id, &mut worker);
-        self.unknown_clusters(root_id, &worker.instance);
-        root.note_trace(TraceStage::End, worker.instance.state_mut().take_trace());
-        note_calls(&worker.instance, called);
-        root.peak_memory_bytes = root.peak_memory_bytes.max(peak(&worker.instance));
-        let dropped = worker.instance.state().logs.dropped();
-        if dropped > 0 {
-            self.report(
-                root_id,
-                vec![Finding::note(
-                    Rule::LimitReached,
-                    format!("{dropped} log lines of the module were not kept"),
-                )],
-            );
-        }
-    }
-
-    /// Does with a VM that has failed what the policy says; answers whether traffic passes it by.
-    fn renew_failed(&self, worker: &mut Loaded, plugin: &Plugin, process: &Arc<Process>) -> bool {
-        if !worker.instance.is_failed() {
-            return false;
-        }
-        match self.options.failure_policy {
-            FailurePolicy::Closed => false,
-            FailurePolicy::Open => true,
-            FailurePolicy::Reload => {
-                process.advance_to(process.elapsed_ns() + RELOAD_AFTER_NS);
-                let names = self.options.has_function_names;
-                let mut clock = PhaseClock::default();
-                let again = load_plugin(self.template, plugin, process, names, &mut clock);
-                // One that does not start anew stays the failed one.
-                if let Some(loaded) = again.loaded.filter(|_| again.accepted) {
-                    *worker = loaded;
-                }
-                false
-            }
-        }
-    }
-
-    /// A tick if the root asked for ticks, then the root's end.
-    fn wind_down(&mut self, root_id: &str, worker: &mut Loaded) {
-        let Loaded { instance, root } = worker;
-        let root = *root;
-        let ticks = instance.state().ticks(root);
-        if let Some(tick) = instance
-            .live_callbacks()
-            .and_then(|callbacks| callbacks.on_tick.clone())
-            .filter(|_| ticks)
-        {
-            let result = instance.call("proxy_on_tick", &tick, root, root);
-            self.end_callback(root_id, instance, result);
-        }
-        let callbacks = instance.live_callbacks();
-        let Some(done) = callbacks.and_then(|callbacks| callbacks.on_done.clone()) else {
-            self.delete_root(root_id, instance, root);
-            return;
-        };
-        let result = instance.call("proxy_on_done", &done, root, root);
-        let finished = match result {
-            Ok(0) => {
-                if let Some(context) = instance.state_mut().contexts.get_mut(&root) {
-                    context.pending_done = true;
-                }
-                // The module will say when it is done; after a tick at the latest here.
-                instance.end_call().deferred.contains(&Deferred::RootDone(root))
-            }
-            Ok(_) => {
-                instance.end_call();
-                true
-            }
-            Err(trap) => {
-                self.end_callback(root_id, instance, Err(trap));
-                false
-            }
-        };
-        if finished {
-            self.delete_root(root_id, instance, root);
-        }
-    }
-
-    fn unknown_clusters(&mut self, root_id: &str, instance: &Instance) {
-        let clusters = &instance.state().pending.unknown_clusters;
-        let findings = clusters.iter().map(|(name, result)| {
-            Finding::note(
-                Rule::HostUnknownCluster,
-                format!("the module called cluster `{name}`, which is not there, and was given result {result}"),
-            )
-            .help("what the module does with an answer is not covered by this verdict")
-        });
-        self.report(root_id, findings.collect());
-    }
-
-    fn delete_root(&mut self, root_id: &str, instance: &mut Instance, root: u32) {
-        let callbacks = instance.live_callbacks();
-        if let Some(delete) = callbacks.and_then(|callbacks| callbacks.on_delete.clone()) {
-            let result = instance.call("proxy_on_delete", &delete, root, root);
-            self.end_callback(root_id, instance, result);
-        }
-    }
-
-    fn end_callback(
-        &mut self,
-        root_id: &str,
-        instance: &mut Instance,
-        result: Result<(), Box<Trap>>,
-    ) {
-        let late = instance.end_call().trap;
-        for trap in result.err().into_iter().chain(late) {
-            let finding = self.trap(&trap, "of the root context");
-            self.report(root_id, vec![finding]);
-        }
-    }
-
-    fn trap(&mut self, trap: &Trap, place: &str) -> Finding {
-        let names = self.options.has_function_names;
-        match &trap.kind {
-            TrapKind::Guest(_) => trap_finding(Rule::RunTrap, trap, names, &format!(" ({place})"))
-                .help(if self.options.connections.is_empty() {
-                    "Envoy answers this request with 503, and every later one on the same worker: see the module's log lines and the backtrace"
-                } else {
-                    "Envoy closes this connection, and every later one on the same worker: see the module's log lines and the backtrace"
-                }),
-            TrapKind::Restricted { function } => trap_finding(
-                Rule::RunTrap,
-                trap,
-                names,
-                &format!(" ({place}): the allocator called `{function}`, which Envoy forbids there"),
-            )
-            .help("the allocator may only log and read the clock"),
-            TrapKind::Timeout => Finding::error(
-                Rule::RunTimeout,
-                format!("`{}` ({place}) did not end within its time: Envoy has no limit, and the worker thread would hang with all its connections", trap.function),
-            )
-            .evidence(trap.backtrace.iter().cloned())
-            .help("find the loop by the backtrace; if the work only takes long, raise --callback-timeout to see it through"),
-            _ => {
-                self.undecided |= matches!(trap.kind, TrapKind::Limit(_));
-                hazard_finding(trap, &format!("`{}` ({place})", trap.function))
-            }
-        }
-    }
-
-    /// Reports what went wrong in an exchange or connection; answers whether there is no use in another one.
-    fn incidents(
-        &mut self,
-        root_id: &str,
-        (kind, name): (&str, &str),
-        incidents: Vec<Incident>,
-        instance: &Instance,
-    ) -> bool {
-        let mut over = false;
-        let trapped = incidents.iter().any(|incident| matches!(incident, Incident::Trap(_)));
-        for incident in incidents {
-            match incident {
-                Incident::Trap(trap) => {
-                    // Envoy shares the VM among all streams of a worker: one that it does not survive
-                    // was the last.
-                    over |= !trap.is_the_guests();
-                    let finding = self.trap(&trap, &format!("{kind} `{name}`"));
-                    self.report(root_id, vec![finding]);
-                }
-                // The consequence of a trap, not a cause.
-                _ if trapped => {}
-                incident => {
-                    let finding = incident_finding(&incident, instance).root(root_id);
-                    self.report_for_exchange(finding, kind, name);
-                }
-            }
-        }
-        over
-    }
-
-    /// What goes wrong in several exchanges or connections is one finding, with their names at its end.
-    fn report_for_exchange(&mut self, mut finding: Finding, kind: &str, name: &str) {
-        let place = format!(" ({kind}");
-        let same = |known: &&mut Finding| {
-            known.rule == finding.rule
-                && known.root_id == finding.root_id
-                && known
-                    .message
-                    .strip_prefix(finding.message.as_str())
-                    .is_some_and(|rest| rest.starts_with(&place))
-        };
-        match self.findings.iter_mut().find(same) {
-            Some(known) => {
-                known.message.pop();
-                known.message.push_str(&format!(", `{name}`)"));
-            }
-            None => {
-                finding.message.push_str(&format!("{place} `{name}`)"));
-                self.findings.push(finding);
-            }
-        }
-    }
-
-    fn report(&mut self, root_id: &str, findings: Vec<Finding>) {
+    pub(super) fn report(&mut self, root_id: &str, findings: Vec<Finding>) {
         self.findings.extend(findings.into_iter().map(|finding| finding.root(root_id)));
     }
 }
@@ -500,13 +257,13 @@ fn plugin(options: &ExerciseOptions, root_id: &str) -> Plugin {
     }
 }
 
-fn peak(instance: &Instance) -> usize {
+pub(super) fn peak(instance: &Instance) -> usize {
     instance.state().limits.peak_memory_bytes
 }
 
 /// Functions that a report names where a module called them.
 #[derive(Default)]
-struct Called {
+pub(super) struct Called {
     /// Foreign functions without a model.
     not_modelled: BTreeSet<&'static str>,
     /// Those that the capabilities leave out, with Envoy's line.
@@ -528,7 +285,7 @@ impl Called {
 }
 
 /// Takes note of the functions to be named that the instance called.
-fn note_calls(instance: &Instance, seen: &mut Called) {
+pub(super) fn note_calls(instance: &Instance, seen: &mut Called) {
     seen.not_modelled.extend(&instance.state().foreign_not_modelled);
     seen.restricted.extend(instance.state().restricted_calls());
 }

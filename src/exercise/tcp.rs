@@ -112,7 +112,7 @@ pub fn run_connection(
         logs: stream.instance.state_mut().logs.take(),
     };
     let incidents = stream.incidents;
-    worker.instance.state_mut().contexts.remove(&id);
+    worker.instance.state_mut().end_stream(id);
     (result, incidents)
 }
 

@@ -137,7 +137,7 @@ pub fn proxy_set_buffer_bytes(
         NETWORK_UPSTREAM_DATA => (Flow::Response, true),
         GRPC_RECEIVE_BUFFER => {
             let state = guest.data_mut();
-            state.charge(data.len())?;
+            state.charge_stream(data.len())?;
             return match &mut state.pending.delivered {
                 Some(Arrival::GrpcMessage(message)) => splice_bytes(message, start, length, &data),
                 _ => Err(Status::BadArgument.into()),
@@ -146,7 +146,7 @@ pub fn proxy_set_buffer_bytes(
         _ => return Err(Status::BadArgument.into()),
     };
     let state = guest.data_mut();
-    state.charge(data.len())?;
+    state.charge_stream(data.len())?;
     let stream = state.stream()?.filter(|stream| stream.is_tcp == of_tcp);
     let stream = stream.ok_or(Status::BadArgument)?;
     splice(&mut stream.direction_mut(flow).body, start, length, &data)

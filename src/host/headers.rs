@@ -86,7 +86,7 @@ fn change(
     added: usize,
     how: impl FnOnce(&mut HeaderMap),
 ) -> HostResult {
-    state.charge(added)?;
+    state.charge_stream(added)?;
     let stream = state.stream()?.ok_or(Status::BadArgument)?;
     how(writable(stream, map).ok_or(Status::BadArgument)?);
     Ok(())

@@ -289,8 +289,10 @@ pub struct HostState {
     pub pending: Pending,
     /// Which of the process's instances this is.
     pub instance: u32,
-    /// Bytes that the guest made the host keep.
+    /// Bytes that the guest made the host keep for good.
     pub host_bytes: usize,
+    /// Bytes that the guest made the host keep until the running stream ends.
+    pub stream_bytes: usize,
     /// What crosses the boundary, where that is wanted.
     pub trace: Option<Box<Trace>>,
 }
@@ -340,14 +342,23 @@ impl HostState {
             instance: process.next_instance(),
             process,
             host_bytes: 0,
+            stream_bytes: 0,
             trace: None,
         }
     }
 
     /// Takes note of a call of the host function with this index, and refuses it where Envoy does.
     /// What the phase forbids ends the run; what the capabilities leave out only fails.
+    #[inline]
     pub fn enter(&mut self, index: usize) -> HostResult {
         self.calls[index] += 1;
+        if self.phase == Phase::Free && self.restricted == 0 {
+            return Ok(());
+        }
+        self.enter_within_limits(index)
+    }
+
+    fn enter_within_limits(&mut self, index: usize) -> HostResult {
         let allowed = match self.phase {
             Phase::Free | Phase::Instantiate => u128::MAX,
             Phase::Start => self.start_allowed,
@@ -436,10 +447,26 @@ impl HostState {
         id
     }
 
+    /// Forgets a stream that is over, and gives what it was.
+    pub fn end_stream(&mut self, id: u32) -> Option<Box<StreamState>> {
+        self.stream_bytes = 0;
+        self.contexts.remove(&id)?.stream
+    }
+
     /// Counts bytes that the guest makes the host keep.
     pub fn charge(&mut self, bytes: usize) -> Result<(), HostTrap> {
         self.host_bytes = self.host_bytes.saturating_add(bytes);
-        if self.host_bytes > MAX_HOST_BYTES {
+        self.refuse_too_many_bytes()
+    }
+
+    /// Counts bytes that the host keeps until the stream ends.
+    pub fn charge_stream(&mut self, bytes: usize) -> Result<(), HostTrap> {
+        self.stream_bytes = self.stream_bytes.saturating_add(bytes);
+        self.refuse_too_many_bytes()
+    }
+
+    fn refuse_too_many_bytes(&self) -> Result<(), HostTrap> {
+        if self.host_bytes.saturating_add(self.stream_bytes) > MAX_HOST_BYTES {
             return Err(HostTrap::Limit(format!(
                 "the module made the host keep more than {} MiB of headers, bodies and shared data",
                 MAX_HOST_BYTES >> 20

@@ -107,7 +107,7 @@ pub fn proxy_send_local_response(
     let body = read(guest, body_ptr, body_size)?;
     let headers = read(guest, headers_ptr, headers_size)?;
     let state: &mut HostState = guest.data_mut();
-    state.charge(details.len() + body.len() + headers.len())?;
+    state.charge_stream(details.len() + body.len() + headers.len())?;
     state.stop_iteration = true;
     let Some(stream) = state.stream()?.filter(|stream| !stream.is_tcp) else { return Ok(()) };
     if stream.ending {

@@ -154,7 +154,8 @@ impl Page {
         self.end();
         let exchanges = root.exchanges.iter().flat_map(|exchange| &exchange.logs);
         let connections = root.connections.iter().flat_map(|connection| &connection.logs);
-        let lines: Vec<_> = root.logs.iter().chain(exchanges).chain(connections).collect();
+        let lines: Vec<_> =
+            root.logs.iter().chain(exchanges).chain(connections).chain(&root.idle_logs).collect();
         self.logs(&lines);
     }
 

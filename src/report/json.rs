@@ -211,6 +211,7 @@ struct RootJson<'a> {
     accepted: bool,
     peak_memory_bytes: usize,
     logs: Vec<LogJson<'a>>,
+    idle_logs: Vec<LogJson<'a>>,
     exchanges: Vec<ExchangeJson<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     connections: Vec<ConnectionJson<'a>>,
@@ -225,6 +226,7 @@ impl<'a> RootJson<'a> {
             accepted: root.accepted,
             peak_memory_bytes: root.peak_memory_bytes,
             logs: logs(&root.logs),
+            idle_logs: logs(&root.idle_logs),
             exchanges: root.exchanges.iter().map(ExchangeJson::of).collect(),
             connections: root.connections.iter().map(ConnectionJson::of).collect(),
             load: Load::of(&root.phases),

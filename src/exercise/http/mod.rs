@@ -186,8 +186,7 @@ impl Stream<'_> {
 
     /// The host forgets the stream.
     fn forget(&mut self) {
-        let context = self.instance.state_mut().contexts.remove(&self.id);
-        if let Some(stream) = context.and_then(|context| context.stream) {
+        if let Some(stream) = self.instance.state_mut().end_stream(self.id) {
             self.gone = *stream;
         }
     }
