@@ -86,6 +86,13 @@ pub struct ExchangeResult {
     pub logs: Vec<LogLine>,
 }
 
+impl ExchangeResult {
+    /// Of one that waits for ever.
+    pub fn unanswered(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+}
+
 /// The answer that the client got.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientResponse {

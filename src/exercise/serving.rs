@@ -11,6 +11,7 @@ use crate::{
 
 use super::{
     events::run_next,
+    exchange::ExchangeResult,
     http::run_exchange,
     incident::{Incident, incident_finding},
     load::{LoadRun, Loaded, hazard_finding, load_plugin, trap_finding},
@@ -56,6 +57,12 @@ impl Run<'_> {
             root.exchanges.push(result);
             let place = ("exchange", exchange.name.as_str());
             if self.incidents(&root.root_id, place, incidents, &worker.instance) {
+                if self.hangs() {
+                    // The worker thread never gets to the others.
+                    let rest = self.options.exchanges.iter().skip(index + 1);
+                    root.exchanges
+                        .extend(rest.map(|exchange| ExchangeResult::unanswered(&exchange.name)));
+                }
                 break;
             }
             self.tell_other_workers(&mut workers, index % count, root);
@@ -87,6 +94,11 @@ impl Run<'_> {
                 self.report(&root.root_id, vec![Finding::note(Rule::LimitReached, message)]);
             }
         }
+    }
+
+    /// Whether a callback did not come back.
+    fn hangs(&self) -> bool {
+        self.findings.iter().any(|finding| finding.rule == Rule::RunTimeout)
     }
 
     fn start_worker(

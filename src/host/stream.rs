@@ -6,7 +6,7 @@ use super::{
     context::LocalReply,
     memory::{Guest, read},
     pairs,
-    state::{Deferred, HostResult, HostState, HostTrap},
+    state::{Deferred, Exit, HostResult, HostState, HostTrap},
 };
 
 const REQUEST: u32 = 0;
@@ -52,9 +52,13 @@ pub fn proxy_close_stream(guest: &mut Guest<'_>, stream: u32) -> HostResult {
     let id = state.context_id()?;
     match stream {
         REQUEST | RESPONSE => {
-            if state.stream()?.is_some_and(|stream| !stream.is_tcp) {
-                state.deferred.push(Deferred::CloseStream(id));
+            let Some(stream) = state.stream()?.filter(|stream| !stream.is_tcp) else {
+                return Ok(());
+            };
+            if stream.ending {
+                return Err(when_it_is_over("the stream was reset"));
             }
+            state.deferred.push(Deferred::CloseStream(id));
             Ok(())
         }
         // There is one way to close a connection, whichever side is named.
@@ -66,6 +70,13 @@ pub fn proxy_close_stream(guest: &mut Guest<'_>, stream: u32) -> HostResult {
         }
         _ => Err(Status::BadArgument.into()),
     }
+}
+
+fn when_it_is_over(what: &str) -> Exit {
+    HostTrap::CrashesEnvoy(format!(
+        "{what} when the stream was over: Envoy dies of a segmentation fault"
+    ))
+    .into()
 }
 
 fn is_tcp(state: &mut HostState) -> HostResult<bool> {
@@ -111,11 +122,7 @@ pub fn proxy_send_local_response(
     state.stop_iteration = true;
     let Some(stream) = state.stream()?.filter(|stream| !stream.is_tcp) else { return Ok(()) };
     if stream.ending {
-        return Err(HostTrap::CrashesEnvoy(
-            "a local reply was asked for when the stream was over: Envoy dies of a segmentation fault"
-                .to_owned(),
-        )
-        .into());
+        return Err(when_it_is_over("a local reply was asked for"));
     }
     if stream.local_reply.is_some() {
         stream.ignored_replies += 1;

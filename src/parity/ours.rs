@@ -127,8 +127,9 @@ fn request_records(verdict: &Verdict, root: Option<&RootRun>) -> Vec<RequestReco
     let mut records: Vec<_> =
         root.exchanges.iter().map(|exchange| our_request(exchange, Some(root))).collect();
     let crashes = verdict.findings.iter().any(|f| f.rule == Rule::HazardCrashesEnvoy);
-    if let Some(last) = records.last_mut().filter(|last| crashes && last.response.is_none()) {
-        last.status = Status::None("closed");
+    if let Some(last) = records.last_mut().filter(|_| crashes) {
+        // What Envoy had written by then had not left yet.
+        (last.status, last.response) = (Status::None("closed"), None);
     }
     records
 }

@@ -55,6 +55,12 @@ impl Trap {
         Self { function: function.to_owned(), kind, backtrace }
     }
 
+    /// Envoy dies of what `function` asked for.
+    pub fn crash(function: &str, why: &str) -> Self {
+        let kind = TrapKind::CrashesEnvoy(why.to_owned());
+        Self { function: function.to_owned(), kind, backtrace: Vec::new() }
+    }
+
     /// Whether the guest itself trapped or was refused: what Envoy logs and goes on from.
     pub fn is_the_guests(&self) -> bool {
         matches!(self.kind, TrapKind::Guest(_) | TrapKind::Restricted { .. })

@@ -54,7 +54,7 @@ impl Stream<'_> {
             Headers::V0_1(f) => self.instance.call(name, &f, id, (id, count)),
             Headers::V0_2(f) => self.instance.call(name, &f, id, (id, count, u32::from(end))),
         });
-        let status = match self.after_callback(outcome) {
+        let status = match self.after_callback(name, outcome) {
             Some(0 | 2) => HeadersStatus::Continue,
             Some(1) if self.instance.state().plugin.allow_on_headers_stop_iteration => {
                 HeadersStatus::StopIteration
@@ -102,7 +102,7 @@ impl Stream<'_> {
         let id = self.id;
         let outcome =
             callback.map(|f| self.instance.call(name, &f, id, (id, size, u32::from(end))));
-        let status = match self.after_callback(outcome) {
+        let status = match self.after_callback(name, outcome) {
             Some(0) => DataStatus::Continue,
             Some(1) => DataStatus::StopAndBuffer,
             Some(2) => DataStatus::StopAndWatermark,
@@ -146,7 +146,7 @@ impl Stream<'_> {
         };
         let id = self.id;
         let outcome = callback.map(|f| self.instance.call(name, &f, id, (id, count)));
-        let continues = self.after_callback(outcome) == Some(0);
+        let continues = self.after_callback(name, outcome) == Some(0);
         if continues {
             self.state().direction_mut(flow).trailers_visible = false;
         } else {
@@ -157,7 +157,12 @@ impl Stream<'_> {
 
     /// Ends a callback: its result counts unless the module asked for a local reply, and what waited
     /// for the end is done. `None` stands for "stop", 0 for an absent callback.
-    fn after_callback(&mut self, outcome: Option<Result<u32, Box<Trap>>>) -> Option<u32> {
+    fn after_callback(
+        &mut self,
+        name: &'static str,
+        outcome: Option<Result<u32, Box<Trap>>>,
+    ) -> Option<u32> {
+        self.running = name;
         let stopped = self.instance.state().stop_iteration;
         let result = match outcome {
             None => Some(0),

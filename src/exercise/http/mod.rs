@@ -67,6 +67,8 @@ struct Stream<'a> {
     /// A local reply waits for the running callback to end.
     reply: Option<Reply>,
     in_callback: bool,
+    /// The callback that runs or ran last.
+    running: &'static str,
     /// The filter is not in this stream's way.
     passed_by: bool,
     /// The VM failed and the failure reply was made: the response does not meet the filter.
@@ -122,6 +124,7 @@ pub fn run_exchange(
         response: Side::default(),
         reply: None,
         in_callback: false,
+        running: "",
         passed_by,
         failure_reply_sent: false,
         reset: false,
@@ -246,6 +249,7 @@ impl Stream<'_> {
 
     /// One event, if there is one before `until_ns`, and whether it went well.
     fn event(&mut self, until_ns: u64) -> Option<bool> {
+        self.running = "an event";
         let result = run_next(self.instance, until_ns)?;
         let ok = result.is_ok();
         if let Err(trap) = result {
@@ -456,12 +460,38 @@ impl Stream<'_> {
         }
     }
 
+    /// Why Envoy would not survive this.
+    fn crash(&mut self, deferred: &Deferred) -> Option<&'static str> {
+        let in_last_callback = self.in_callback && self.running == "proxy_on_response_trailers";
+        match deferred {
+            Deferred::ContinueResponse(id)
+                if *id == self.id && self.state().response.headers.is_none() =>
+            {
+                Some(
+                    "the response was continued before there was one: Envoy dies of a segmentation fault",
+                )
+            }
+            Deferred::ContinueResponse(id) | Deferred::CloseStream(id)
+                if *id == self.id && in_last_callback =>
+            {
+                Some(
+                    "the stream was continued or reset in the callback that ends the response: Envoy dies of a segmentation fault",
+                )
+            }
+            _ => None,
+        }
+    }
+
     fn run_deferred(&mut self) {
         let end = self.instance.end_call();
         if let Some(trap) = end.trap {
             self.trapped(trap);
         }
         for deferred in end.deferred {
+            if let Some(why) = self.crash(&deferred) {
+                self.trapped(Box::new(Trap::crash(self.running, why)));
+                return;
+            }
             match deferred {
                 Deferred::ContinueRequest(id) if id == self.id => {
                     self.continue_iteration(Flow::Request);
