@@ -8,7 +8,7 @@ mod courses;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use filtergate::parity;
+use filtergate::{CheckOptions, parity, verdict::Rule};
 
 fn assert_as_recorded(target: &str, release: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -48,4 +48,17 @@ fn courses_of_a_stream_are_those_of_envoy_1_40() {
 #[test]
 fn courses_of_a_stream_are_those_of_envoy_1_36() {
     assert_as_recorded("envoy:1.36", "1.36.4");
+}
+
+/// A known one: tetratelabs/proxy-wasm-go-sdk issue 417.
+#[test]
+fn a_response_that_has_not_begun_cannot_be_resumed() {
+    let exchange = courses::exchange("get request_headers:continue=1");
+    let options =
+        CheckOptions { controls: false, exchanges: vec![exchange], ..CheckOptions::default() };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let module = root.join("filters/prebuilt/probe-script.wasm");
+    let verdict = check::check(module.to_str().unwrap(), &options);
+    let rules: Vec<_> = verdict.findings.iter().map(|finding| finding.rule).collect();
+    assert_eq!(rules, [Rule::HazardCrashesEnvoy]);
 }

@@ -20,7 +20,7 @@ use super::{
     CliError,
     exit::Exit,
     output, progress,
-    run::{self, FilterChoice, Format, LoadArgs, ShowArgs, TrafficArgs},
+    run::{self, FilterChoice, Format, LoadArgs, ShowArgs, TraceFormat, TrafficArgs},
     values,
 };
 
@@ -84,15 +84,6 @@ Examples:
   filtergate check filter.wasm --filter network
 
 Exit codes: 0 pass, 1 fail, 2 wrong usage, 3 undecided, 4 nothing tested";
-
-/// How a trace is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum TraceFormat {
-    // A line for each call, before the report.
-    Text,
-    // A JSON object for each call, and the report as one more.
-    Json,
-}
 
 impl Check {
     /// Checks the images one after another and prints each verdict as soon as it is there.

@@ -12,14 +12,14 @@ use crate::{
         self, Baseline, ParityError, Record, Setup,
         compare::{self, Change, Part},
     },
-    report::escape,
+    report::{escape, trace},
 };
 
 use super::{
     CliError,
     exit::Exit,
     output, progress,
-    run::{self, FilterChoice, Format, LoadArgs, ShowArgs, TrafficArgs},
+    run::{self, FilterChoice, Format, LoadArgs, ShowArgs, TraceFormat, TrafficArgs},
 };
 
 /// Run filters here and in a real Envoy, and show what differs
@@ -37,6 +37,10 @@ pub struct Parity {
     /// Print what happened, one line of JSON each, from Envoy if there is one, else from here
     #[arg(long)]
     record: bool,
+
+    /// Print every call here, too: text or json
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text", hide_possible_values = true, conflicts_with = "record")]
+    trace: Option<TraceFormat>,
 
     /// Print what happens to the requests without a filter
     #[arg(long)]
@@ -125,7 +129,12 @@ impl Parity {
     ) -> Result<Exit, CliError> {
         let here = || {
             let verdict = crate::judge(image, options);
-            parity::ours(&verdict)
+            match self.trace {
+                Some(TraceFormat::Text) => output::print(&trace::render_text(&verdict))?,
+                Some(TraceFormat::Json) => output::print(&trace::render_json(&verdict))?,
+                None => {}
+            }
+            Ok::<_, CliError>(parity::ours(&verdict))
         };
         let there = |envoy: &PathBuf| {
             let setup = Setup {
@@ -148,9 +157,9 @@ impl Parity {
             Ok::<_, CliError>(record)
         };
         match &self.envoy {
-            Some(envoy) if !self.record => self.show(&here(), &there(envoy)?, baseline),
+            Some(envoy) if !self.record => self.show(&here()?, &there(envoy)?, baseline),
             Some(envoy) => print_record(there(envoy)?, baseline),
-            None => print_record(here(), baseline),
+            None => print_record(here()?, baseline),
         }
     }
 

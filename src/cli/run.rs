@@ -126,6 +126,15 @@ pub fn json_argument<T: DeserializeOwned>(flag: &str, text: &str) -> Result<T, C
         .map_err(|error| usage(format!("{error}; the README has an example")))
 }
 
+/// How a trace is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TraceFormat {
+    // A line for each call, before the report.
+    Text,
+    // A JSON object for each call, and the report as one more.
+    Json,
+}
+
 /// The compilers that can be asked for. Doc comments on the values of options would end in the help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CompilerChoice {

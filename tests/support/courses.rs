@@ -69,8 +69,12 @@ impl Suite {
     }
 }
 
-/// `KIND SCRIPT`: the line itself is the name.
 fn scenario(line: &str) -> Scenario {
+    Scenario { name: line.to_owned(), exchange: exchange(line) }
+}
+
+/// `KIND SCRIPT`: the line itself is the name.
+pub fn exchange(line: &str) -> Exchange {
     let (kind, script) = line.split_once(' ').unwrap_or((line, ""));
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let frames = |frames: &[&str]| frames.iter().map(|frame| (*frame).to_owned()).collect();
@@ -98,8 +102,7 @@ fn scenario(line: &str) -> Scenario {
         frames,
         trailers,
     };
-    let exchange = Exchange { name: line.to_owned(), request, upstream: Upstream::Echo };
-    Scenario { name: line.to_owned(), exchange }
+    Exchange { name: line.to_owned(), request, upstream: Upstream::Echo }
 }
 
 /// What a side has of a scenario: the module's lines, the answer, and what the upstream got.

@@ -16,6 +16,7 @@ PROXY_WASM_MODULE
 
 #define IMPORT(name) PROXY_WASM_IMPORT(name) uint32_t name
 IMPORT(proxy_get_header_map_pairs)(uint32_t, char **, size_t *);
+IMPORT(proxy_set_header_map_pairs)(uint32_t, const char *, size_t);
 IMPORT(proxy_add_header_map_value)(uint32_t, const char *, size_t, const char *, size_t);
 IMPORT(proxy_get_buffer_status)(uint32_t, uint32_t *, uint32_t *);
 IMPORT(proxy_get_property)(const char *, size_t, char **, size_t *);
@@ -94,6 +95,21 @@ static uint32_t reply(uint32_t status, const char *body, int32_t grpc) {
                                    sizeof headers, grpc);
 }
 
+/* Sets the request's trailers to so many equal pairs; of a list that is cut short the last words are
+ * missing. */
+static uint32_t set_pairs(uint32_t count, size_t missing) {
+  static char list[16384];
+  uint32_t sizes[2] = {1, 1};
+  char *at = list;
+  if (count > 1100) count = 1100;
+  memcpy(at, &count, 4);
+  at += 4;
+  for (uint32_t i = 0; i < count; i++, at += 8) memcpy(at, sizes, 8);
+  for (uint32_t i = 0; i < count; i++, at += 4) memcpy(at, "a\0b", 4);
+  size_t size = (size_t)(at - list);
+  return proxy_set_header_map_pairs(1, list, size > missing ? size - missing : 0);
+}
+
 static uint32_t call(void) {
   static const char headers[] =
       "\3\0\0\0\7\0\0\0\3\0\0\0\5\0\0\0\1\0\0\0\12\0\0\0\1\0\0\0:method\0GET\0:path\0/\0:authority\0a";
@@ -126,6 +142,8 @@ static void act(const char *word, size_t size, uint32_t *result) {
   else if (IS("finish")) field("is", proxy_done());
   else if (IS("get")) property(text, text_size);
   else if (IS("map")) map(n);
+  else if (IS("pairs")) field("is", set_pairs(n, 0));
+  else if (IS("cut")) field("is", set_pairs(3, n));
   else if (IS("add")) field("is", proxy_add_header_map_value(n, "x-script", 8, "yes", 3));
   else if (IS("length")) field("is", proxy_remove_header_map_value(n, "content-length", 14));
   else if (IS("remove")) field("is", proxy_remove_header_map_value(n, ":path", 5));
