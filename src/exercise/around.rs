@@ -16,20 +16,22 @@ pub(super) struct Reply {
     pub details: String,
 }
 
-/// What Envoy's HTTP/1.1 codec does with the headers of a response: it frames the body itself.
-pub(super) fn frame_for_http1(message: &mut Message, head: bool) {
+/// What Envoy's HTTP/1.1 codec does with the headers of a response: it frames the body itself. `open` says
+/// that the headers did not end the message, whatever came then.
+pub(super) fn frame_for_http1(message: &mut Message, head: bool, open: bool) {
     message.headers.retain(|(name, _)| name != "transfer-encoding");
     let has_length = message.header("content-length").is_some();
-    if head || !has_body(status(message)) {
+    if !has_body(status(message)) {
         message.body.clear();
+    } else if head {
+        message.body.clear();
+        if !has_length {
+            message.headers.push(("transfer-encoding".to_owned(), "chunked".to_owned()));
+        }
     } else if has_length {
         frame_by_length(message);
     } else {
-        let framing = if message.body.is_empty() && message.trailers.is_empty() {
-            ("content-length", "0")
-        } else {
-            ("transfer-encoding", "chunked")
-        };
+        let framing = if open { ("transfer-encoding", "chunked") } else { ("content-length", "0") };
         message.headers.push((framing.0.to_owned(), framing.1.to_owned()));
     }
 }

@@ -160,8 +160,6 @@ pub struct Direction {
     pub trailers_visible: bool,
     /// The body.
     pub body: Body,
-    /// Whether the running callback is the body's, which may create trailers.
-    pub in_last_body: bool,
 }
 
 /// A local reply that waits to be sent.
@@ -188,6 +186,8 @@ pub struct StreamState {
     pub request: Direction,
     /// Upstream to downstream.
     pub response: Direction,
+    /// The last headers or body callback, of either direction, was the last one of its message.
+    pub end_of_stream: bool,
     /// `proxy_on_log` is running: header maps come from the access log, and are read-only.
     pub access_log: bool,
     /// The reply that the module asked for, taken by the driver.

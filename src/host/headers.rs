@@ -4,7 +4,7 @@
 use crate::abi::{AbiVersion, Status};
 
 use super::{
-    context::{Direction, Flow, StreamState},
+    context::{BodySource, Direction, Flow, StreamState},
     header_map::HeaderMap,
     memory::{Guest, give, read, write_u32},
     pairs,
@@ -60,20 +60,26 @@ fn readable(stream: &StreamState, map: MapType) -> Option<&HeaderMap> {
     }
 }
 
-/// The map for changing, if it is available now. The last body callback makes trailers on demand.
+/// The map for changing, if it is available now.
 fn writable(stream: &mut StreamState, map: MapType) -> Option<&mut HeaderMap> {
     match map {
         MapType::Headers(flow) => {
             let direction = stream.direction_mut(flow);
             direction.headers_visible.then_some(direction.headers.as_mut()).flatten()
         }
-        MapType::Trailers(flow) => trailers_mut(stream.direction_mut(flow)),
+        MapType::Trailers(flow) => {
+            let end_of_stream = stream.end_of_stream;
+            trailers_mut(stream.direction_mut(flow), end_of_stream)
+        }
         _ => None,
     }
 }
 
-fn trailers_mut(direction: &mut Direction) -> Option<&mut HeaderMap> {
-    if direction.in_last_body && direction.trailers.is_none() {
+/// Trailers are made on demand while there is a body to be read and the end of a message was the last
+/// that came: in the last body callback, and as long as it holds the body back.
+fn trailers_mut(direction: &mut Direction, end_of_stream: bool) -> Option<&mut HeaderMap> {
+    let has_body = direction.body.source != BodySource::None;
+    if end_of_stream && has_body && direction.trailers.is_none() {
         direction.trailers = Some(HeaderMap::new());
         direction.trailers_visible = true;
     }

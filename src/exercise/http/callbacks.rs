@@ -41,6 +41,7 @@ impl Stream<'_> {
             self.fail_stream();
             return HeadersStatus::StopAll;
         }
+        self.state().end_of_stream = end;
         let direction = self.state().direction_mut(flow);
         direction.headers_visible = true;
         let count = count(direction.headers.as_ref());
@@ -82,8 +83,8 @@ impl Stream<'_> {
             self.fail_stream();
             return (DataStatus::StopNoBuffer, data);
         }
+        self.state().end_of_stream = end;
         let direction = self.state().direction_mut(flow);
-        direction.in_last_body = end;
         let body = &mut direction.body;
         if body.buffering {
             body.buffered.extend(data);
@@ -112,7 +113,6 @@ impl Stream<'_> {
             self.paused_in = name;
         }
         let direction = self.state().direction_mut(flow);
-        direction.in_last_body = false;
         let body = &mut direction.body;
         body.buffering = status == DataStatus::StopAndBuffer;
         if status == DataStatus::Continue {

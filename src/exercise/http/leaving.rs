@@ -55,9 +55,12 @@ impl Stream<'_> {
         }
     }
 
-    /// Envoy adds these to the map that the access log reads as well.
+    /// Envoy adds and removes these in the map that the access log reads as well.
     fn add_response_headers(&mut self, headers: &HeaderMap) {
         let mut headers = headers.clone();
+        for name in ["transfer-encoding", "connection", "keep-alive", "proxy-connection"] {
+            headers.remove(name.as_bytes());
+        }
         let date = httpdate::fmt_http_date(std::time::SystemTime::now());
         headers.replace(b"date", date.as_bytes());
         headers.replace(b"server", b"envoy");
@@ -98,6 +101,7 @@ impl Stream<'_> {
             self.incidents.push(Incident::LengthMismatch(mismatch));
             if upstream_waits {
                 // It never has the whole request, so that it never answers.
+                self.client_leaves();
                 self.reset = true;
                 return;
             }
@@ -170,6 +174,7 @@ impl Stream<'_> {
             return;
         }
         if self.response.headers_passed {
+            self.state().code_details = Some(reply.details);
             self.close();
             return;
         }
@@ -194,8 +199,10 @@ impl Stream<'_> {
         self.note_reply(&reply);
         self.request.aborted = true;
         self.closes = !self.received || self.bad_request;
+        self.add_response_headers(&reply.headers);
         let side = &mut self.response;
         side.aborted = true;
+        side.has_body = !reply.body.is_empty();
         side.passed =
             Message { headers: text_pairs(&reply.headers), body: reply.body, trailers: Vec::new() };
         (side.headers_passed, side.ended) = (true, true);

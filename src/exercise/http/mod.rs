@@ -168,7 +168,7 @@ impl Stream<'_> {
         self.received = frames.is_empty() && trailers.is_empty();
         self.receive_headers(Flow::Request, request_headers(exchange), self.received);
         for (index, frame) in frames.iter().enumerate() {
-            if !self.can_read() {
+            if !self.can_read() || self.is_over() {
                 break;
             }
             let last = index + 1 == frames.len() && trailers.is_empty();
@@ -176,7 +176,7 @@ impl Stream<'_> {
             self.state().request_bytes += frame.len() as u64;
             self.receive_data(Flow::Request, frame.as_bytes().to_vec(), last);
         }
-        if !trailers.is_empty() && self.can_read() {
+        if !trailers.is_empty() && self.can_read() && !self.is_over() {
             self.received = true;
             let pairs = trailers.iter().map(|(name, value)| (name, value));
             self.receive_trailers(Flow::Request, HeaderMap::from_pairs(pairs));
@@ -239,8 +239,14 @@ impl Stream<'_> {
             }
         }
         if !self.is_over() {
+            self.client_leaves();
             self.incidents.push(Incident::Stalled { paused_in: self.paused_in });
         }
+    }
+
+    /// A client that waits for nothing goes away.
+    fn client_leaves(&mut self) {
+        self.state().code_details = Some("downstream_remote_disconnect".to_owned());
     }
 
     fn is_over(&self) -> bool {
@@ -295,8 +301,9 @@ impl Stream<'_> {
         self.side(flow).end_seen = end;
         self.state().direction_mut(flow).headers = Some(headers);
         let status = self.headers_callback(flow, end);
+        let is_over = self.reset;
         let side = self.side(flow);
-        if side.aborted {
+        if side.aborted || is_over {
             self.send_reply();
             return;
         }
@@ -348,6 +355,8 @@ impl Stream<'_> {
         let had_trailers = self.state().direction(flow).trailers.is_some();
         let (status, data) = self.data_callback(flow, data, end);
         if self.side(flow).aborted || self.reset {
+            // Nothing passes any more, but the last callbacks can still see it.
+            self.state().direction_mut(flow).body.buffered.extend(data);
             return;
         }
         let trailers_added = !had_trailers && self.state().direction(flow).trailers.is_some();
@@ -447,11 +456,8 @@ impl Stream<'_> {
                 self.pass_data(flow, data, end);
             }
         }
-        // A body callback that stopped again holds the trailers back too.
+        // A body callback that stopped again does not keep the trailers from the filter.
         if had_trailers && !self.side(flow).aborted {
-            if self.side(flow).iteration != Iteration::Continue {
-                return;
-            }
             if from_here {
                 self.filter_trailers(flow);
             } else {
@@ -542,14 +548,14 @@ impl Stream<'_> {
         };
         let response = is_whole.then(|| {
             let mut message = self.response.passed.clone();
-            frame_for_http1(&mut message, head);
+            frame_for_http1(&mut message, head, self.response.has_body);
             ClientResponse { status, message }
         });
         let upstream = self.request.headers_passed.then(|| self.upstream_view());
         ExchangeResult {
             name: self.exchange.name.clone(),
             response,
-            closed: self.closed,
+            closed: self.closed || self.response.ended && self.closes,
             upstream,
             reached_upstream: self.answered,
             closes: self.closes,
