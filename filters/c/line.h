@@ -6,10 +6,13 @@
 
 #include <string.h>
 
+/* Not every filter needs all of it. */
+#define UNUSED __attribute__((unused))
+
 static char line[16384];
 static size_t length;
 
-static void put_bytes(const char *bytes, size_t size) {
+UNUSED static void put_bytes(const char *bytes, size_t size) {
   for (size_t i = 0; i < size && length < sizeof line - 8; i++) {
     unsigned char c = (unsigned char)bytes[i];
     if (c >= ' ' && c < 127 && c != '\\') {
@@ -22,24 +25,26 @@ static void put_bytes(const char *bytes, size_t size) {
   }
 }
 
-static void put(const char *text) { put_bytes(text, strlen(text)); }
+UNUSED static void put(const char *text) { put_bytes(text, strlen(text)); }
 
-static void put_number(uint32_t number) {
-  char digits[12];
+UNUSED static void put_number(int64_t number) {
+  char digits[24];
   size_t at = sizeof digits;
-  do digits[--at] = (char)('0' + number % 10);
-  while (number /= 10);
+  uint64_t rest = number < 0 ? (uint64_t)-number : (uint64_t)number;
+  do digits[--at] = (char)('0' + rest % 10);
+  while (rest /= 10);
+  if (number < 0) digits[--at] = '-';
   put_bytes(digits + at, sizeof digits - at);
 }
 
-static void field(const char *name, uint32_t number) {
+UNUSED static void field(const char *name, uint32_t number) {
   put(" ");
   put(name);
   put("=");
   put_number(number);
 }
 
-static void say(void) {
+UNUSED static void say(void) {
   proxy_log(LOG_WARN, line, length);
   length = 0;
 }

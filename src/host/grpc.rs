@@ -63,28 +63,46 @@ fn close(status: u32, message: &str, details: &str) -> Arrival {
     Arrival::GrpcClose(status, message.into_bytes())
 }
 
-/// The name of a cluster that is not there, and whether a message named it.
-type Unknown = (String, bool);
-
-/// The cluster that `service` names: a serialized `GrpcService`, or else a name.
-fn cluster(
-    state: &HostState,
-    service: &[u8],
-) -> Result<Result<(String, Cluster), Unknown>, HostTrap> {
-    let (name, in_message) = match grpc_service(service) {
+/// Begins a call or stream: the memory of all arguments first, then the cluster that `service` names, a
+/// serialized `GrpcService` or else a name. A name that no cluster has is a ParseFailure; a message that
+/// names none is an InternalFailure, which uses a token up and is told to `proxy_on_grpc_close` as well.
+fn begin(
+    guest: &mut Guest<'_>,
+    class: TokenClass,
+    service: (u32, u32),
+    others: &[(u32, u32)],
+) -> HostResult<(u32, String, Cluster)> {
+    let root = guest.data().root_id()?;
+    let service = read(guest, service.0, service.1)?;
+    for (ptr, size) in others {
+        view(guest, *ptr, *size)?;
+    }
+    let (name, in_message) = match grpc_service(&service) {
         Some(GrpcService::WithoutTarget) => {
             return Err(HostTrap::CrashesEnvoy(
                 "the gRPC service is taken for a `GrpcService` message without a target (a cluster's name can be one by accident): Envoy aborts"
                     .to_owned(),
-            ));
+            )
+            .into());
         }
         Some(GrpcService::Envoy(name)) => (name, true),
-        None => (String::from_utf8_lossy(service).into_owned(), false),
+        None => (String::from_utf8_lossy(&service).into_owned(), false),
     };
-    Ok(match state.process.environment.clusters.get(&name) {
-        Some(cluster) => Ok((name, cluster.clone())),
-        None => Err((name, in_message)),
-    })
+    let state = guest.data_mut();
+    let found = state.process.environment.clusters.get(&name).cloned();
+    if found.is_none() && !in_message {
+        state.pending.note_unknown(name, Status::ParseFailure);
+        return Err(Status::ParseFailure.into());
+    }
+    let token = state.pending.next_token(class);
+    match found {
+        Some(cluster) => Ok((token, name, cluster)),
+        None => {
+            state.pending.note_unknown(name, Status::InternalFailure);
+            state.fail_call(root, token, close(UNAVAILABLE, NO_CLUSTER, ""));
+            Err(Status::InternalFailure.into())
+        }
+    }
 }
 
 fn metadata<'a>(first: &[(&'a str, &'a str)], rest: &'a [(String, String)]) -> HeaderMap {
@@ -92,9 +110,8 @@ fn metadata<'a>(first: &[(&'a str, &'a str)], rest: &'a [(String, String)]) -> H
     HeaderMap::from_pairs(first.iter().copied().chain(rest))
 }
 
-/// `proxy_grpc_call`: a name that no cluster has is a ParseFailure; a message that names none is an
-/// InternalFailure, and so is a cluster without a healthy host, and the failure is told to
-/// `proxy_on_grpc_close` as well. The token cell is written only where the call was made.
+/// `proxy_grpc_call`: a cluster without a healthy host is an InternalFailure, too, and is told to
+/// `proxy_on_grpc_close`. The token cell is written only where the call was made.
 #[allow(clippy::too_many_arguments, reason = "the ABI's own parameters")]
 pub fn proxy_grpc_call(
     guest: &mut Guest<'_>,
@@ -112,31 +129,20 @@ pub fn proxy_grpc_call(
     token_ptr: u32,
 ) -> HostResult {
     let root = guest.data().root_id()?;
-    let service = read(guest, service_ptr, service_size)?;
-    view(guest, service_name_ptr, service_name_size)?;
-    view(guest, method_ptr, method_size)?;
-    view(guest, metadata_ptr, metadata_size)?;
-    view(guest, request_ptr, request_size)?;
+    let others = [
+        (service_name_ptr, service_name_size),
+        (method_ptr, method_size),
+        (metadata_ptr, metadata_size),
+        (request_ptr, request_size),
+    ];
+    let (token, _, cluster) =
+        begin(guest, TokenClass::GrpcCall, (service_ptr, service_size), &others)?;
     let state = guest.data_mut();
-    let found = cluster(state, &service)?;
-    if let Err((name, false)) = &found {
-        state.pending.note_unknown(name.clone(), Status::ParseFailure);
-        return Err(Status::ParseFailure.into());
+    if cluster.hosts == Hosts::None {
+        let arrival = close(UNAVAILABLE, NO_HOST, "no_healthy_upstream");
+        state.fail_call(root, token, arrival);
+        return Err(Status::InternalFailure.into());
     }
-    let token = state.pending.next_token(TokenClass::GrpcCall);
-    let cluster = match found {
-        Err((name, _)) => {
-            state.pending.note_unknown(name, Status::InternalFailure);
-            state.fail_call(root, token, close(UNAVAILABLE, NO_CLUSTER, ""));
-            return Err(Status::InternalFailure.into());
-        }
-        Ok((_, cluster)) if cluster.hosts == Hosts::None => {
-            let arrival = close(UNAVAILABLE, NO_HOST, "no_healthy_upstream");
-            state.fail_call(root, token, arrival);
-            return Err(Status::InternalFailure.into());
-        }
-        Ok((_, cluster)) => cluster,
-    };
     let answer = match (cluster.hosts, &cluster.grpc) {
         (Hosts::Refusing, _) => {
             Some((0, close(UNAVAILABLE, refused(state.envoy_minor), REFUSED_DETAILS)))
@@ -199,44 +205,32 @@ pub fn proxy_grpc_stream(
     token_ptr: u32,
 ) -> HostResult {
     let root = guest.data().root_id()?;
-    let service = read(guest, service_ptr, service_size)?;
-    view(guest, service_name_ptr, service_name_size)?;
-    view(guest, method_ptr, method_size)?;
-    view(guest, metadata_ptr, metadata_size)?;
-    let state = guest.data_mut();
-    let found = cluster(state, &service)?;
-    if let Err((name, false)) = &found {
-        state.pending.note_unknown(name.clone(), Status::ParseFailure);
-        return Err(Status::ParseFailure.into());
+    let others = [
+        (service_name_ptr, service_name_size),
+        (method_ptr, method_size),
+        (metadata_ptr, metadata_size),
+    ];
+    let (token, cluster, Cluster { hosts, .. }) =
+        begin(guest, TokenClass::GrpcStream, (service_ptr, service_size), &others)?;
+    if hosts == Hosts::None {
+        for arrival in made_up_metadata(NO_HOST) {
+            bring_at_once(guest, root, token, arrival)?;
+        }
+        let arrival = close(UNAVAILABLE, NO_HOST, "no_healthy_upstream");
+        guest.data_mut().fail_call(root, token, arrival);
+        return Err(Status::InternalFailure.into());
     }
-    let token = state.pending.next_token(TokenClass::GrpcStream);
-    match found {
-        Err((name, _)) => {
-            state.pending.note_unknown(name, Status::InternalFailure);
-            state.fail_call(root, token, close(UNAVAILABLE, NO_CLUSTER, ""));
-            return Err(Status::InternalFailure.into());
+    let state = guest.data_mut();
+    state.charge(cluster.len() + size_of::<OpenStream>())?;
+    let refusing = hosts == Hosts::Refusing;
+    let stream = OpenStream { cluster, answered: refusing, ..OpenStream::default() };
+    state.pending.streams.insert(token, stream);
+    if refusing {
+        let message = refused(state.envoy_minor);
+        for arrival in made_up_metadata(message) {
+            state.schedule(root, token, 0, arrival)?;
         }
-        Ok((_, Cluster { hosts: Hosts::None, .. })) => {
-            for arrival in made_up_metadata(NO_HOST) {
-                bring_at_once(guest, root, token, arrival)?;
-            }
-            let arrival = close(UNAVAILABLE, NO_HOST, "no_healthy_upstream");
-            guest.data_mut().fail_call(root, token, arrival);
-            return Err(Status::InternalFailure.into());
-        }
-        Ok((cluster, Cluster { hosts, .. })) => {
-            state.charge(cluster.len() + size_of::<OpenStream>())?;
-            let refusing = hosts == Hosts::Refusing;
-            let stream = OpenStream { cluster, answered: refusing, ..OpenStream::default() };
-            state.pending.streams.insert(token, stream);
-            if refusing {
-                let message = refused(state.envoy_minor);
-                for arrival in made_up_metadata(message) {
-                    state.schedule(root, token, 0, arrival)?;
-                }
-                state.schedule(root, token, 0, close(UNAVAILABLE, message, REFUSED_DETAILS))?;
-            }
-        }
+        state.schedule(root, token, 0, close(UNAVAILABLE, message, REFUSED_DETAILS))?;
     }
     write_u32(guest, token_ptr, token)
 }

@@ -3,9 +3,7 @@
  * request. Run in two hosts, its logs compare line by line: it is a ruler, not a
  * filter to deploy. Values that no two runs share (times, ports, ids) are left out. */
 
-#include "proxy_wasm.h"
-
-#include <string.h>
+#include "../line.h"
 
 /* Callbacks have parameters that nothing here needs. */
 #pragma clang diagnostic ignored "-Wunused-parameter"
@@ -48,33 +46,6 @@ IMPORT(proxy_grpc_cancel)(uint32_t);
 IMPORT(proxy_grpc_close)(uint32_t);
 
 /* Nothing is freed in a phase; the allocations of a phase are given back at its end. */
-static char line[8192];
-static size_t length;
-
-static void put_bytes(const char *bytes, size_t size) {
-  for (size_t i = 0; i < size && length < sizeof line - 8; i++) {
-    unsigned char c = (unsigned char)bytes[i];
-    if (c >= ' ' && c < 127 && c != '\\') {
-      line[length++] = (char)c;
-    } else {
-      line[length++] = '\\';
-      line[length++] = "0123456789abcdef"[c >> 4];
-      line[length++] = "0123456789abcdef"[c & 15];
-    }
-  }
-}
-
-static void put(const char *text) { put_bytes(text, strlen(text)); }
-
-static void put_number(int64_t number) {
-  char digits[24];
-  size_t at = sizeof digits;
-  uint64_t rest = number < 0 ? (uint64_t)-number : (uint64_t)number;
-  do digits[--at] = (char)('0' + rest % 10);
-  while (rest /= 10);
-  if (number < 0) digits[--at] = '-';
-  put_bytes(digits + at, sizeof digits - at);
-}
 
 static const char *phase;
 
