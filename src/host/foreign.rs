@@ -12,12 +12,13 @@ use crate::abi::Status;
 use super::{
     context::{Kind, Object, Prototype},
     memory::{Guest, allocate, read, write, write_u32},
+    signature::{sign, verify_signature},
     state::{Exit, HostResult, HostState, HostTrap},
     wire::{self, Value},
 };
 
 /// What a function leaves: bytes for the module, or nothing.
-type Produced = HostResult<Option<Vec<u8>>>;
+pub(super) type Produced = HostResult<Option<Vec<u8>>>;
 
 /// A function of Envoy's.
 struct Function {
@@ -43,8 +44,8 @@ static FUNCTIONS: &[Function] = &[
     function("declare_property", 0, Some(declare_property)),
     function("set_envoy_filter_state", 28, Some(set_envoy_filter_state)),
     function("clear_route_cache", 33, Some(|_, _| Ok(None))),
-    function("verify_signature", 30, None),
-    function("sign", 37, None),
+    function("verify_signature", 30, Some(verify_signature)),
+    function("sign", 37, Some(sign)),
     function("expr_create", 0, None),
     function("expr_evaluate", 0, None),
     function("expr_delete", 0, None),

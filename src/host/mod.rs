@@ -24,6 +24,7 @@ mod process;
 mod properties;
 mod reentry;
 mod shared;
+mod signature;
 mod state;
 mod stream;
 mod trace;

@@ -51,6 +51,20 @@ pub fn is_text(value: Value<'_>) -> bool {
     !matches!(value, Value::Bytes(bytes) if std::str::from_utf8(bytes).is_err())
 }
 
+/// A field with bytes, as it stands in a message.
+pub fn bytes_field(number: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut field = Vec::with_capacity(bytes.len() + 10);
+    for mut value in [u64::from(number << 3 | 2), bytes.len() as u64] {
+        while value > 0x7f {
+            field.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        field.push(value as u8);
+    }
+    field.extend_from_slice(bytes);
+    field
+}
+
 fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
     let (head, tail) = bytes.split_at_checked(len)?;
     *bytes = tail;
@@ -103,9 +117,8 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_read(number in 1u32..16, text in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let mut message = vec![(number << 3 | 2) as u8, text.len() as u8];
-            message.extend_from_slice(&text);
+        fn what_is_written_is_read(number in 1u32..16, text in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let message = bytes_field(number, &text);
             prop_assert_eq!(all(&message), Some(vec![(number, Value::Bytes(&text))]));
         }
     }

@@ -321,6 +321,11 @@ fn probe_tcp() {
 }
 
 #[test]
+fn probe_foreign() {
+    compare_filter("probe-foreign", &["", "compress 616263\nnothing\nverify_signature ff"]);
+}
+
+#[test]
 fn probe_script() {
     compare_filter("probe-script", &[""]);
 }
