@@ -110,3 +110,35 @@ fn a_trap_before_the_first_request_fails_all() {
     assert_eq!(statuses(FailurePolicy::Open), [200, 200, 200]);
     assert_eq!(statuses(FailurePolicy::Reload), [200, 200, 200]);
 }
+
+/// A counter that each instance raises while it is configured: those of the canary, the main thread and
+/// the worker. Seen in Envoy 1.36.4 and 1.40.0.
+#[test]
+fn the_main_thread_has_an_instance_too() {
+    let text = r#"(module
+        (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_increment_metric" (func $raise (param i32 i64) (result i32)))
+        (import "env" "proxy_get_metric" (func $get (param i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "count")
+        (global $id (mut i32) (i32.const 0))
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+        (func $say
+            (drop (call $get (global.get $id) (i32.const 64)))
+            (i32.store8 (i32.const 80) (i32.add (i32.const 48) (i32.load8_u (i32.const 64))))
+            (drop (call $log (i32.const 2) (i32.const 80) (i32.const 1))))
+        (func (export "proxy_on_configure") (param i32 i32) (result i32)
+            (drop (call $define (i32.const 0) (i32.const 0) (i32.const 5) (i32.const 72)))
+            (global.set $id (i32.load (i32.const 72)))
+            (drop (call $raise (global.get $id) (i64.const 1)))
+            (call $say) (i32.const 1))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (call $say) (i32.const 0)))"#;
+    let one = run(text, |_| {});
+    assert_eq!(one.roots[0].logs[0].message, "1");
+    assert_eq!(lines(&one.roots[0]).0, ["3", "3", "3"]);
+    let two = run(text, |options| options.workers = 2);
+    assert_eq!(lines(&two.roots[0]).0, ["4", "4", "4"]);
+}

@@ -37,6 +37,17 @@ impl Run<'_> {
         root: &mut RootRun,
         called: &mut Called,
     ) {
+        if !process.lock().is_untouched() {
+            // The main thread has an instance of its own, which only what all share can show.
+            let mut clock = PhaseClock::default();
+            load_plugin(
+                self.template,
+                plugin,
+                process,
+                self.options.has_function_names,
+                &mut clock,
+            );
+        }
         let mut workers = Vec::new();
         for _ in 0..self.options.workers.max(1) {
             let Some(worker) = self.start_worker(plugin, process, root) else { return };

@@ -67,6 +67,13 @@ pub struct Tables {
     pub metrics: HashMap<(u32, Vec<u8>), MetricValue>,
 }
 
+impl Tables {
+    /// Whether no instance has left anything here.
+    pub fn is_untouched(&self) -> bool {
+        self.shared_data.is_empty() && self.queues.is_empty() && self.metrics.is_empty()
+    }
+}
+
 /// What all instances share.
 #[derive(Debug, Default)]
 pub struct Process {
