@@ -1,5 +1,7 @@
 //! What an exchange is and what came of it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::host::LogLine;
@@ -82,8 +84,31 @@ pub struct ExchangeResult {
     /// Whether the answer began before the whole request was there: over HTTP/1.1 Envoy then closes
     /// the connection behind it.
     pub closes: bool,
+    /// What an access log says of it; none where Envoy died or hung.
+    pub access: Option<AccessLog>,
     /// What the module logged.
     pub logs: Vec<LogLine>,
+}
+
+/// What an access log says of an exchange.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccessLog {
+    /// `%RESPONSE_CODE%`; 0 without a response.
+    pub status: u32,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub details: Option<String>,
+    /// `%BYTES_RECEIVED%`: of the request's body.
+    pub received: u64,
+    /// `%BYTES_SENT%`: of the response's body.
+    pub sent: u64,
+}
+
+impl fmt::Display for AccessLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, details, received, sent } = self;
+        let details = details.as_deref().unwrap_or("-");
+        write!(f, "{status} {details} {received} bytes in, {sent} out")
+    }
 }
 
 impl ExchangeResult {

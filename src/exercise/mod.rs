@@ -17,7 +17,8 @@ pub use connection::{
     Connection, ConnectionResult, Filter, Received, Step, TcpUpstream, smoke_connections,
 };
 pub use exchange::{
-    ClientResponse, Exchange, ExchangeResult, Message, Request, Upstream, smoke_exchanges,
+    AccessLog, ClientResponse, Exchange, ExchangeResult, Message, Request, Upstream,
+    smoke_exchanges,
 };
 pub use http::run_exchange;
 pub use incident::{Incident, LengthMismatch};

@@ -80,6 +80,9 @@ pub struct RootRun {
     pub exchanges: Vec<ExchangeResult>,
     /// The TCP connections.
     pub connections: Vec<ConnectionResult>,
+    /// Counters and gauges that the module defined, `name: value` in the order of their names, as they
+    /// are behind the traffic.
+    pub metrics: Vec<String>,
     /// Times of instantiate, start, vm_start and configure.
     pub phases: PhaseClock,
     /// Most memory that an instance had, bytes.

@@ -91,6 +91,7 @@ impl Run<'_> {
             }
             self.tell_other_workers(&mut workers, index % count, root);
         }
+        root.metrics = process.lock().counters_and_gauges();
         for mut worker in workers {
             self.wind_down(&root.root_id, &mut worker);
             self.unknown_clusters(&root.root_id, &worker.instance);

@@ -10,7 +10,8 @@ use super::{
 
 const COUNTER: u32 = 0;
 const GAUGE: u32 = 1;
-const HISTOGRAM: u32 = 2;
+/// The class of histograms.
+pub(super) const HISTOGRAM: u32 = 2;
 
 /// The low two bits of an id are its class: counter, gauge, histogram.
 const CLASS_MASK: u32 = 0b11;

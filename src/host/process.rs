@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{env::wall_clock_ns, environment::Environment};
+use super::{env::wall_clock_ns, environment::Environment, metrics::HISTOGRAM};
 
 /// A value of shared data with its compare-and-swap number.
 #[derive(Debug, Clone)]
@@ -71,6 +71,16 @@ impl Tables {
     /// Whether no instance has left anything here.
     pub fn is_untouched(&self) -> bool {
         self.shared_data.is_empty() && self.queues.is_empty() && self.metrics.is_empty()
+    }
+
+    /// `name: value` of each counter and gauge, in the order of their names.
+    pub fn counters_and_gauges(&self) -> Vec<String> {
+        let shown = self.metrics.iter().filter(|((kind, _), _)| *kind != HISTOGRAM).map(
+            |((_, name), metric)| format!("{}: {}", String::from_utf8_lossy(name), metric.value),
+        );
+        let mut shown: Vec<_> = shown.collect();
+        shown.sort();
+        shown
     }
 }
 

@@ -51,6 +51,8 @@ pub fn parts(here: &Record, envoy: &Record) -> Vec<Part> {
         }
     }
     parts.extend(connection_parts(here, envoy));
+    let metrics = |record: &Record| record.metrics.clone();
+    parts.push(Part { name: "metrics".to_owned(), here: metrics(here), envoy: metrics(envoy) });
     parts
 }
 
@@ -92,11 +94,11 @@ fn connection_lines(connection: &ConnectionRecord) -> [Vec<String>; 4] {
     ]
 }
 
-const REQUEST_PARTS: [&str; 7] =
-    ["status", "headers", "body", "trailers", "upstream", "plugin", "calls"];
+const REQUEST_PARTS: [&str; 8] =
+    ["status", "headers", "body", "trailers", "upstream", "access", "plugin", "calls"];
 
 /// The parts of a request, in lines.
-fn lines(request: &RequestRecord) -> [Vec<String>; 7] {
+fn lines(request: &RequestRecord) -> [Vec<String>; 8] {
     let pairs = |pairs: &[(String, String)]| {
         pairs.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>()
     };
@@ -118,6 +120,7 @@ fn lines(request: &RequestRecord) -> [Vec<String>; 7] {
         response.map(|response| text(&response.body)).unwrap_or_default(),
         response.map(|response| pairs(&response.trailers)).unwrap_or_default(),
         upstream.unwrap_or_default(),
+        request.access.clone(),
         request.plugin.clone(),
         request.calls.clone(),
     ]

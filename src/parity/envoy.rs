@@ -69,6 +69,7 @@ pub struct Envoy {
     reader: Option<JoinHandle<()>>,
     log: Arc<Log>,
     listener: SocketAddr,
+    admin: SocketAddr,
     ready: bool,
     upstream: Upstream,
     peer: Peer,
@@ -112,22 +113,26 @@ impl Envoy {
         let upstream = Upstream::start().map_err(failed("cannot start an upstream"))?;
         let peer = Peer::start().map_err(failed("cannot start an upstream"))?;
         let listener = free_address().map_err(failed("no port is free for Envoy"))?;
+        let admin = free_address().map_err(failed("no port is free for Envoy"))?;
+        let token = token().map_err(failed("no random numbers"))?;
         let module = scratch.path().join("filter.wasm");
         let config = scratch.path().join("envoy.json");
         let behind = match setup.filter {
             Filter::Http => upstream.address,
             Filter::Network => peer.address,
         };
-        let configuration = configuration(setup, &module, listener, behind);
+        let addresses = Addresses { listener, admin, upstream: behind };
+        let configuration = configuration(setup, &module, &addresses, &token);
         std::fs::write(&config, configuration.to_string())
             .and_then(|()| std::fs::write(&module, setup.module.as_deref().unwrap_or_default()))
             .map_err(failed("cannot write Envoy's files"))?;
-        let token = token().map_err(failed("no random numbers"))?;
         let mut command = Command::new(binary);
         command
             .arg("-c")
             .arg(&config)
             .args(["--concurrency", "1", "--disable-hot-restart", "-l", "info"])
+            // The access log, too, is to be there soon.
+            .args(["--file-flush-interval-msec", "10"])
             .args(["--log-format", &format!("{token}[%l][%n] %v")]);
         if setup.trace {
             command.args(["--component-log-level", "wasm:trace"]);
@@ -143,7 +148,17 @@ impl Envoy {
             let log = Arc::clone(&log);
             std::thread::spawn(move || log.read(BufReader::new(stderr), &token))
         });
-        Ok(Self { child, reader, log, listener, ready: false, upstream, peer, _scratch: scratch })
+        Ok(Self {
+            child,
+            reader,
+            log,
+            listener,
+            admin,
+            ready: false,
+            upstream,
+            peer,
+            _scratch: scratch,
+        })
     }
 
     /// Whether Envoy took its configuration.
@@ -219,6 +234,28 @@ impl Envoy {
             self.rest();
         }
         Ok(ends.into_connected(&connection.name))
+    }
+
+    /// The counters and gauges that modules defined, `name: value` in the order of their names.
+    pub fn metrics(&self) -> Vec<String> {
+        let text = self.admin("/stats?filter=%5Ewasmcustom").unwrap_or_default();
+        let metric = |line: &str| {
+            let line = line.strip_prefix("wasmcustom.")?;
+            // What is no number is a histogram.
+            line.rsplit_once(": ")?.1.parse::<u64>().ok().map(|_| line.to_owned())
+        };
+        let mut metrics: Vec<_> = text.lines().filter_map(metric).collect();
+        metrics.sort();
+        metrics
+    }
+
+    fn admin(&self, path: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&self.admin, ANSWER_LIMIT)?;
+        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")?;
+        let answer =
+            http1::read(&mut BufReader::new(stream))?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
     /// How many entries the log has.
@@ -301,8 +338,26 @@ fn wasm(setup: &Setup, module: &Path) -> Value {
 }
 
 /// The network filter that speaks HTTP, with its filters.
-fn connection_manager(filters: &[Value]) -> Value {
+/// The addresses of an Envoy.
+struct Addresses {
+    listener: SocketAddr,
+    admin: SocketAddr,
+    upstream: SocketAddr,
+}
+
+/// What the access log says of a stream: the fields that a filter has a part in.
+const ACCESS_LOG: &str =
+    "%RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% bytes in, %BYTES_SENT% out";
+
+fn connection_manager(filters: &[Value], token: &str) -> Value {
+    // It is a line of the log like any other.
+    let line = format!("{token}[info][access] {ACCESS_LOG}\n");
+    let access_log = json!({ "name": "access", "typed_config": {
+        "@type": extension("access_loggers.stream.v3.StderrAccessLog"),
+        "log_format": { "text_format_source": { "inline_string": line } },
+    } });
     let manager = json!({
+        "access_log": [access_log],
         "@type": extension("filters.network.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": "ingress",
         "http_protocol_options": { "enable_trailers": true },
@@ -316,12 +371,7 @@ fn connection_manager(filters: &[Value]) -> Value {
     json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager })
 }
 
-fn configuration(
-    setup: &Setup,
-    module: &Path,
-    listener: SocketAddr,
-    upstream: SocketAddr,
-) -> Value {
+fn configuration(setup: &Setup, module: &Path, addresses: &Addresses, token: &str) -> Value {
     let address = |address: SocketAddr| {
         json!({ "socket_address": {
             "address": address.ip().to_string(), "port_value": address.port(),
@@ -334,7 +384,7 @@ fn configuration(
                 "name": "router",
                 "typed_config": { "@type": extension("filters.http.router.v3.Router") },
             }));
-            vec![connection_manager(&filters)]
+            vec![connection_manager(&filters, token)]
         }
         Filter::Network => {
             filters.push(json!({
@@ -353,7 +403,7 @@ fn configuration(
         "explicit_http_config": { "http_protocol_options": { "enable_trailers": true } },
     });
     let mut listener = json!({
-        "address": address(listener),
+        "address": address(addresses.listener),
         // Else two Envoys could share a port.
         "enable_reuse_port": false,
         "filter_chains": [{ "filters": network_filters }],
@@ -361,7 +411,7 @@ fn configuration(
     if setup.buffer_limit_bytes > 0 {
         listener["per_connection_buffer_limit_bytes"] = json!(setup.buffer_limit_bytes);
     }
-    json!({ "static_resources": {
+    json!({ "admin": { "address": address(addresses.admin) }, "static_resources": {
         "listeners": [listener],
         "clusters": [{
             "name": "upstream",
@@ -371,7 +421,7 @@ fn configuration(
             },
             "load_assignment": {
                 "cluster_name": "upstream",
-                "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address(upstream) } }] }],
+                "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address(addresses.upstream) } }] }],
             },
         }],
     } })

@@ -77,6 +77,7 @@ pub fn ours(verdict: &Verdict) -> Record {
         calls: calls(loading),
         requests: request_records(verdict, root),
         connections: connection_records(verdict, root),
+        metrics: root.map(|root| root.metrics.clone()).unwrap_or_default(),
     }
 }
 
@@ -227,6 +228,7 @@ pub fn our_request(exchange: &ExchangeResult, root: Option<&RootRun>) -> Request
         }),
         calls: calls(section(root, &TraceStage::Exchange(exchange.name.clone()))),
         plugin: of_module(&[], &exchange.logs),
+        access: exchange.access.iter().map(ToString::to_string).collect(),
         same: Same::default(),
     }
 }

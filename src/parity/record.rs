@@ -65,6 +65,9 @@ pub struct Record {
     /// The requests; none where it does not load.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<RequestRecord>,
+    /// Counters and gauges of the module at the end, `name: value`. No part of the printed record.
+    #[serde(skip)]
+    pub metrics: Vec<String>,
     /// The connections, for a network filter.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub connections: Vec<ConnectionRecord>,
@@ -117,6 +120,8 @@ pub struct RequestRecord {
     pub calls: Vec<String>,
     /// The module's lines.
     pub plugin: Vec<String>,
+    /// What the access log says: status, details, and bytes in and out. No part of the printed record.
+    pub access: Vec<String>,
     /// The parts that are as in the baseline.
     pub same: Same,
 }

@@ -121,6 +121,7 @@ pub fn theirs(binary: &Path, setup: &Setup, exchanges: &[Exchange]) -> Result<Re
         calls: shorten_calls(calls(instances.canary)),
         requests,
         connections,
+        metrics: if loads { envoy.metrics() } else { Vec::new() },
         ..Record::default()
     })
 }
@@ -258,6 +259,11 @@ pub fn their_request(exchanged: Exchanged, entries: &[Entry]) -> RequestRecord {
         }),
         calls: shorten_calls(calls(entries)),
         plugin: of_module(entries),
+        access: entries
+            .iter()
+            .filter(|entry| entry.logger == "access")
+            .map(|entry| entry.text.clone())
+            .collect(),
         same: Same::default(),
     }
 }

@@ -127,6 +127,7 @@ pub fn lines(module: impl IntoIterator<Item = String>, record: &RequestRecord) -
         pairs("< body", &body(&upstream.body));
         pairs("< trailer", &upstream.trailers);
     }
+    lines.extend(record.access.iter().map(|access| format!("= {access}")));
     lines.iter().map(|line| line.trim_end().to_owned()).collect()
 }
 

@@ -25,7 +25,13 @@ impl Stream<'_> {
             // Found where the request is written to a connection: by then the whole of it is there.
             self.received |= status == 503;
             self.incidents.push(Incident::RefusedByRouter { status, reason: body.clone() });
-            self.reply_locally(prepare(&envoys_reply(status, "router", body)));
+            let details = if status == 404 {
+                "route_not_found".to_owned()
+            } else {
+                let reason = body.replace(' ', "_");
+                format!("filter_removed_required_request_headers{{{reason}}}")
+            };
+            self.reply_locally(prepare(&envoys_reply(status, &details, body)));
             return;
         }
         if flow == Flow::Response && headers.number::<u32>(b":status").is_none() {
@@ -37,6 +43,7 @@ impl Stream<'_> {
         match flow {
             Flow::Response => {
                 self.closes = !self.received || self.bad_request;
+                self.state().response_code = headers.number(b":status");
                 self.add_response_headers(&headers);
             }
             Flow::Request => {
@@ -200,6 +207,7 @@ impl Stream<'_> {
         self.request.aborted = true;
         self.closes = !self.received || self.bad_request;
         self.add_response_headers(&reply.headers);
+        self.state().response_bytes += reply.body.len() as u64;
         let side = &mut self.response;
         side.aborted = true;
         side.has_body = !reply.body.is_empty();

@@ -19,7 +19,7 @@ use super::{
         request_headers, status,
     },
     events::{LATE_CALLS_NS, MAX_LATE_EVENTS, calls_are_under_way, run_next},
-    exchange::{ClientResponse, Exchange, ExchangeResult, Message, Request},
+    exchange::{AccessLog, ClientResponse, Exchange, ExchangeResult, Message, Request},
     incident::Incident,
     load::Loaded,
 };
@@ -321,7 +321,8 @@ impl Stream<'_> {
                     self.continue_iteration(Flow::Response);
                 }
                 Deferred::CloseStream(id) if id == self.id && !self.is_over() => {
-                    self.state().code_details = Some("wasm_close_stream".to_owned());
+                    let details = &mut self.state().code_details;
+                    details.get_or_insert_with(|| "wasm_close_stream".to_owned());
                     self.close();
                 }
                 Deferred::LocalReply(id) if id == self.id => {
@@ -335,6 +336,23 @@ impl Stream<'_> {
         if !self.in_callback {
             self.send_reply();
         }
+    }
+
+    fn access_log(&mut self) -> Option<AccessLog> {
+        let survives = |incident: &Incident| match incident {
+            Incident::Trap(trap) => trap.is_the_guests(),
+            _ => true,
+        };
+        if !self.incidents.iter().all(survives) {
+            return None;
+        }
+        let state = self.state();
+        Some(AccessLog {
+            status: state.response_code.unwrap_or(0),
+            details: state.code_details.clone(),
+            received: state.request_bytes,
+            sent: state.response_bytes,
+        })
     }
 
     fn result(&mut self) -> ExchangeResult {
@@ -374,6 +392,7 @@ impl Stream<'_> {
             upstream,
             reached_upstream: self.answered,
             closes: self.closes,
+            access: self.access_log(),
             logs: self.instance.state_mut().logs.take(),
         }
     }
