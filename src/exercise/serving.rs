@@ -280,9 +280,9 @@ impl Run<'_> {
         match &trap.kind {
             TrapKind::Guest(_) => trap_finding(Rule::RunTrap, trap, names, &format!(" ({place})"))
                 .help(if self.options.connections.is_empty() {
-                    "Envoy answers this request with 503, and every later one on the same worker: see the module's log lines and the backtrace"
+                    "Envoy answers this request with 503, and every later one on the same worker unless failure_policy says otherwise (FAIL_OPEN: without the filter, FAIL_RELOAD: a new VM): see the module's log lines and the backtrace"
                 } else {
-                    "Envoy closes this connection, and every later one on the same worker: see the module's log lines and the backtrace"
+                    "Envoy closes this connection, and every later one on the same worker unless failure_policy says otherwise (FAIL_OPEN: without the filter, FAIL_RELOAD: a new VM): see the module's log lines and the backtrace"
                 }),
             TrapKind::Restricted { function } => trap_finding(
                 Rule::RunTrap,
