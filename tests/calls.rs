@@ -35,6 +35,7 @@ fn exchange(name: &str) -> Exchange {
             headers: vec![pair("user-agent", "filtergate"), pair("accept", "*/*")],
             frames: Vec::new(),
             trailers: Vec::new(),
+            abandoned: false,
         },
         upstream: Upstream::Echo,
     }

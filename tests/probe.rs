@@ -55,6 +55,7 @@ fn exchanges() -> Vec<Exchange> {
                 headers: common.into_iter().chain(more.iter().map(|(n, v)| pair(n, v))).collect(),
                 frames: frames.iter().map(|frame| (*frame).to_owned()).collect(),
                 trailers: Vec::new(),
+                abandoned: false,
             },
             upstream: Upstream::Echo,
         }

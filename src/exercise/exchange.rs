@@ -39,6 +39,9 @@ pub struct Request {
     /// Trailers in order.
     #[serde(default)]
     pub trailers: Vec<(String, String)>,
+    /// The client goes away behind the last frame: the request never ends.
+    #[serde(default)]
+    pub abandoned: bool,
 }
 
 /// How the upstream answers.
@@ -140,6 +143,7 @@ pub fn smoke_exchanges() -> Vec<Exchange> {
         headers: agent().into_iter().chain(more.iter().map(|(n, v)| pair(n, v))).collect(),
         frames: Vec::new(),
         trailers: Vec::new(),
+        abandoned: false,
     };
     vec![
         Exchange {

@@ -207,6 +207,10 @@ impl Envoy {
                 break;
             }
         }
+        if exchange.request.abandoned {
+            std::thread::sleep(FRAME_GAP);
+            return Ok(None);
+        }
         let reader = &mut BufReader::new(stream);
         if exchange.request.method == "HEAD" {
             http1::read_head(reader)

@@ -119,7 +119,7 @@ fn read_pairs(reader: &mut impl BufRead) -> io::Result<Pairs> {
 pub(super) fn request(request: &Request) -> Vec<Vec<u8>> {
     let mut head =
         format!("{} {} HTTP/1.1\r\nhost: {}\r\n", request.method, request.path, request.host);
-    let has_body = !request.frames.is_empty() || !request.trailers.is_empty();
+    let has_body = !request.frames.is_empty() || !request.trailers.is_empty() || request.abandoned;
     let chunked = has_body && find(&request.headers, "content-length").is_none();
     push_pairs(&mut head, &request.headers);
     if chunked {
@@ -139,7 +139,7 @@ pub(super) fn request(request: &Request) -> Vec<Vec<u8>> {
             _ => pieces.push(piece),
         }
     }
-    if let Some(last) = pieces.last_mut().filter(|_| chunked) {
+    if let Some(last) = pieces.last_mut().filter(|_| chunked && !request.abandoned) {
         last.push_str("0\r\n");
         push_pairs(last, &request.trailers);
         last.push_str("\r\n");

@@ -87,6 +87,7 @@ pub fn exchange(line: &str) -> Exchange {
             ("POST", frames(&["twelve bytes", ""]), vec![])
         }
         "chunks" => ("POST", frames(&["first ", "second ", "third", ""]), vec![]),
+        "gone" => ("POST", frames(&["first ", "second "]), vec![]),
         "large" => {
             let piece = "fifteen bytes. ".repeat(100);
             ("POST", frames(&[&piece, &piece, &piece, ""]), vec![])
@@ -101,6 +102,7 @@ pub fn exchange(line: &str) -> Exchange {
         headers,
         frames,
         trailers,
+        abandoned: kind == "gone",
     };
     Exchange { name: line.to_owned(), request, upstream: Upstream::Echo }
 }

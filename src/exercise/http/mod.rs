@@ -153,22 +153,26 @@ impl Stream<'_> {
     fn run(&mut self) {
         self.create_context();
         let exchange = self.exchange;
-        let Request { frames, trailers, .. } = &exchange.request;
-        self.received = frames.is_empty() && trailers.is_empty();
+        let Request { frames, trailers, abandoned, .. } = &exchange.request;
+        self.received = frames.is_empty() && trailers.is_empty() && !abandoned;
         self.receive_headers(Flow::Request, request_headers(exchange), self.received);
         for (index, frame) in frames.iter().enumerate() {
             if !self.can_read() || self.is_over() {
                 break;
             }
-            let last = index + 1 == frames.len() && trailers.is_empty();
+            let last = index + 1 == frames.len() && trailers.is_empty() && !abandoned;
             self.received = last;
             self.state().request_bytes += frame.len() as u64;
             self.receive_data(Flow::Request, frame.as_bytes().to_vec(), last);
         }
-        if !trailers.is_empty() && self.can_read() && !self.is_over() {
+        if !trailers.is_empty() && !abandoned && self.can_read() && !self.is_over() {
             self.received = true;
             let pairs = trailers.iter().map(|(name, value)| (name, value));
             self.receive_trailers(Flow::Request, HeaderMap::from_pairs(pairs));
+        }
+        if *abandoned && !self.is_over() {
+            self.client_leaves();
+            (self.reset, self.closed) = (true, true);
         }
         self.wait_for_the_end();
         self.finish();
@@ -379,7 +383,9 @@ impl Stream<'_> {
         } else {
             self.response.ended
         };
-        let response = is_whole.then(|| {
+        // Nobody reads the answer to a request that was given up.
+        let abandoned = self.exchange.request.abandoned;
+        let response = (is_whole && !abandoned).then(|| {
             let mut message = self.response.passed.clone();
             frame_for_http1(&mut message, head, self.response.has_body);
             ClientResponse { status, message }
@@ -388,7 +394,7 @@ impl Stream<'_> {
         ExchangeResult {
             name: self.exchange.name.clone(),
             response,
-            closed: self.closed || self.response.ended && self.closes,
+            closed: self.closed || abandoned || self.response.ended && self.closes,
             upstream,
             reached_upstream: self.answered,
             closes: self.closes,
