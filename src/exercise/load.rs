@@ -7,7 +7,7 @@ use crate::{
     bench::{Phase, PhaseClock},
     host::{LogLine, Phase as CallPhase, Plugin, Process, TracedCall},
     verdict::{Finding, Rule},
-    vm::{CallFailure, Instance, InstantiateErrorKind, NewContext, Template, Trap, TrapKind},
+    vm::{CallFailure, Instance, InstantiateErrorKind, Template, Trap, TrapKind},
 };
 
 /// A loaded instance with its root context.
@@ -237,7 +237,7 @@ pub fn load_plugin(
             return LoadRun { loaded: None, findings: vec![finding], accepted: false, logs, trace };
         }
     };
-    let root = instance.add_context(NewContext::Root);
+    let root = instance.state_mut().begin_root();
     let mut findings = Vec::new();
     let started = clock.measure(Phase::VmStart, || {
         on_start(&mut instance, root, has_function_names, &mut findings)

@@ -39,14 +39,7 @@ impl Run<'_> {
     ) {
         if !process.lock().is_untouched() {
             // The main thread has an instance of its own, which only what all share can show.
-            let mut clock = PhaseClock::default();
-            load_plugin(
-                self.template,
-                plugin,
-                process,
-                self.options.has_function_names,
-                &mut clock,
-            );
+            self.load(plugin, process);
         }
         let mut workers = Vec::new();
         for _ in 0..self.options.workers.max(1) {
@@ -63,11 +56,10 @@ impl Run<'_> {
             let worker = &mut workers[index % count];
             let passed_by = self.renew_failed(worker, plugin, process);
             let (result, incidents) = run_exchange(worker, exchange, passed_by);
-            let trace = worker.instance.state_mut().take_trace();
-            root.note_trace(TraceStage::Exchange(exchange.name.clone()), trace);
             root.exchanges.push(result);
+            let stage = TraceStage::Exchange(exchange.name.clone());
             let place = ("exchange", exchange.name.as_str());
-            if self.incidents(&root.root_id, place, incidents, &worker.instance) {
+            if self.end_of_stream(&mut workers, index % count, root, stage, place, incidents) {
                 if self.hangs() {
                     // The worker thread never gets to the others.
                     let rest = self.options.exchanges.iter().skip(index + 1);
@@ -76,20 +68,17 @@ impl Run<'_> {
                 }
                 break;
             }
-            self.tell_other_workers(&mut workers, index % count, root);
         }
         for (index, connection) in self.options.connections.iter().enumerate() {
             let worker = &mut workers[index % count];
             let passed_by = self.renew_failed(worker, plugin, process);
             let (result, incidents) = run_connection(worker, connection, passed_by);
-            let trace = worker.instance.state_mut().take_trace();
-            root.note_trace(TraceStage::Connection(connection.name.clone()), trace);
             root.connections.push(result);
+            let stage = TraceStage::Connection(connection.name.clone());
             let place = ("connection", connection.name.as_str());
-            if self.incidents(&root.root_id, place, incidents, &worker.instance) {
+            if self.end_of_stream(&mut workers, index % count, root, stage, place, incidents) {
                 break;
             }
-            self.tell_other_workers(&mut workers, index % count, root);
         }
         root.metrics = process.lock().counters_and_gauges();
         for mut worker in workers {
@@ -108,6 +97,12 @@ impl Run<'_> {
         }
     }
 
+    /// One more instance, whose time is not counted.
+    fn load(&self, plugin: &Plugin, process: &Arc<Process>) -> LoadRun {
+        let names = self.options.has_function_names;
+        load_plugin(self.template, plugin, process, names, &mut PhaseClock::default())
+    }
+
     /// Whether a callback did not come back.
     fn hangs(&self) -> bool {
         self.findings.iter().any(|finding| finding.rule == Rule::RunTimeout)
@@ -119,9 +114,7 @@ impl Run<'_> {
         process: &Arc<Process>,
         root: &mut RootRun,
     ) -> Option<Loaded> {
-        let names = self.options.has_function_names;
-        let mut clock = PhaseClock::default();
-        let mut worker = load_plugin(self.template, plugin, process, names, &mut clock);
+        let mut worker = self.load(plugin, process);
         root.note_trace(TraceStage::Worker, std::mem::take(&mut worker.trace));
         let LoadRun { loaded: Some(worker), accepted: true, .. } = worker else {
             let why = worker.findings.first().map_or(String::new(), |f| format!(": {}", f.message));
@@ -142,14 +135,29 @@ impl Run<'_> {
         Some(worker)
     }
 
-    /// Items in queues are told to the workers that own them, whoever put them there.
-    fn tell_other_workers(&mut self, workers: &mut [Loaded], but: usize, root: &mut RootRun) {
+    /// Reports on a stream of the worker at `served`; answers whether there is no use in another one. Items
+    /// in queues are told to the workers that own them, whoever put them there.
+    fn end_of_stream(
+        &mut self,
+        workers: &mut [Loaded],
+        served: usize,
+        root: &mut RootRun,
+        stage: TraceStage,
+        place: (&str, &str),
+        incidents: Vec<Incident>,
+    ) -> bool {
+        let instance = &mut workers[served].instance;
+        root.note_trace(stage, instance.state_mut().take_trace());
+        if self.incidents(&root.root_id, place, incidents, instance) {
+            return true;
+        }
         for (index, worker) in workers.iter_mut().enumerate() {
-            if index != but {
+            if index != served {
                 self.let_pass(&root.root_id, worker, 0, |_| false);
                 root.idle_logs.extend(worker.instance.state_mut().logs.take());
             }
         }
+        false
     }
 
     /// Lets time pass while no stream runs, until an event leaves what is waited for behind; answers
@@ -186,9 +194,7 @@ impl Run<'_> {
             FailurePolicy::Open => true,
             FailurePolicy::Reload => {
                 process.advance_to(process.elapsed_ns() + RELOAD_AFTER_NS);
-                let names = self.options.has_function_names;
-                let mut clock = PhaseClock::default();
-                let again = load_plugin(self.template, plugin, process, names, &mut clock);
+                let again = self.load(plugin, process);
                 // One that does not start anew stays the failed one.
                 if let Some(loaded) = again.loaded.filter(|_| again.accepted) {
                     *worker = loaded;

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use crate::{
     host::{BodySource, Deferred, Flow, StreamState},
-    vm::{Instance, NewContext, Trap, TrapKind},
+    vm::{Instance, Trap, TrapKind},
 };
 
 use super::{
@@ -81,15 +81,7 @@ pub fn run_connection(
 ) -> (ConnectionResult, Vec<Incident>) {
     let root = worker.root;
     let instance = &mut worker.instance;
-    let id = instance.add_context(NewContext::Stream(root));
-    let stream_state = StreamState {
-        is_tcp: true,
-        start_ns: instance.state().process.now_ns().cast_signed(),
-        ..StreamState::default()
-    };
-    if let Some(context) = instance.state_mut().contexts.get_mut(&id) {
-        context.stream = Some(Box::new(stream_state));
-    }
+    let id = instance.state_mut().begin_stream(root, true);
     let mut stream = Stream {
         instance,
         id,

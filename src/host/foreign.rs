@@ -71,7 +71,7 @@ pub fn proxy_call_foreign_function(
     let state = guest.data_mut();
     let known = FUNCTIONS
         .iter()
-        .find(|function| function.name.as_bytes() == name && function.since <= state.envoy_minor);
+        .find(|function| function.name.as_bytes() == name && function.since <= state.release.minor);
     let Some(function) = known else { return Err(Status::NotFound.into()) };
     let Some(run) = function.run else {
         state.foreign_not_modelled.insert(function.name);
@@ -245,7 +245,7 @@ fn set_envoy_filter_state(state: &mut HostState, arguments: &[u8]) -> Produced {
     .ok_or(Status::BadArgument)?;
     let (.., kind) = OBJECTS
         .iter()
-        .find(|(key, since, _)| key.as_bytes() == path && *since <= state.envoy_minor)
+        .find(|(key, since, _)| key.as_bytes() == path && *since <= state.release.minor)
         .ok_or(Status::NotFound)?;
     let object = kind.object(text).ok_or(Status::BadArgument)?;
     state.charge(path.len() + text.len())?;

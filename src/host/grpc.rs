@@ -145,7 +145,7 @@ pub fn proxy_grpc_call(
     }
     let answer = match (cluster.hosts, &cluster.grpc) {
         (Hosts::Refusing, _) => {
-            Some((0, close(UNAVAILABLE, refused(state.envoy_minor), REFUSED_DETAILS)))
+            Some((0, close(UNAVAILABLE, refused(state.release.minor), REFUSED_DETAILS)))
         }
         (_, GrpcAnswer::Never) => None,
         (_, GrpcAnswer::NotGrpc) => Some((0, close(UNKNOWN, "", "via_upstream"))),
@@ -226,7 +226,7 @@ pub fn proxy_grpc_stream(
     let stream = OpenStream { cluster, answered: refusing, ..OpenStream::default() };
     state.pending.streams.insert(token, stream);
     if refusing {
-        let message = refused(state.envoy_minor);
+        let message = refused(state.release.minor);
         for arrival in made_up_metadata(message) {
             state.schedule(root, token, 0, arrival)?;
         }

@@ -104,7 +104,7 @@ pub fn proxy_http_call(
         request.number::<usize>(b"content-length").is_some_and(|length| length > body.len());
     let head = request.get(b":method") == Some(b"HEAD");
     let answer = match (cluster.hosts, &cluster.http) {
-        (Hosts::Refusing, _) => Some((0, routers(503, refused(state.envoy_minor)))),
+        (Hosts::Refusing, _) => Some((0, routers(503, refused(state.release.minor)))),
         _ if waits => None,
         (_, HttpAnswer::Never) => None,
         (_, HttpAnswer::Echo) => Some((0, Arrival::HttpEcho(request, body))),

@@ -36,6 +36,28 @@ pub enum Arrival {
     Resolved(Vec<u8>),
 }
 
+impl Arrival {
+    /// The callback that brings it, and the size, count or status that it is told.
+    pub fn callback(&self) -> (&'static str, u32) {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        match self {
+            Self::HttpEcho(..) | Self::HttpReset => ("proxy_on_http_call_response", 0),
+            Self::HttpResponse(headers, ..) => {
+                ("proxy_on_http_call_response", count(headers.len()))
+            }
+            Self::GrpcInitialMetadata(headers) => {
+                ("proxy_on_grpc_receive_initial_metadata", count(headers.len()))
+            }
+            Self::GrpcMessage(message) => ("proxy_on_grpc_receive", count(message.len())),
+            Self::GrpcTrailingMetadata(headers) => {
+                ("proxy_on_grpc_receive_trailing_metadata", count(headers.len()))
+            }
+            Self::GrpcClose(status, _) => ("proxy_on_grpc_close", *status),
+            Self::Resolved(addresses) => ("envoy_on_resolve_dns", count(addresses.len())),
+        }
+    }
+}
+
 /// An event that waits for its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scheduled {

@@ -179,7 +179,7 @@ fn top_level(state: &mut HostState, name: &[u8]) -> HostResult<Value> {
 
 fn step(state: &mut HostState, value: &Value, part: &[u8]) -> HostResult<Option<Value>> {
     Ok(match value {
-        Value::Group(group) if is_younger(*group, part, state.envoy_minor) => None,
+        Value::Group(group) if is_younger(*group, part, state.release.minor) => None,
         Value::Group(Group::FilterState) => match state.stream()? {
             Some(stream) => filter_state(stream, part)?,
             None => None,

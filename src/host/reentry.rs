@@ -3,7 +3,6 @@
 use wasmtime::{AsContextMut, TypedFunc, WasmParams, WasmResults};
 
 use super::{
-    header_map::HeaderMap,
     memory::Guest,
     pending::Arrival,
     state::{HostResult, HostTrap},
@@ -65,25 +64,14 @@ pub fn bring_at_once(guest: &mut Guest<'_>, root: u32, token: u32, arrival: Arri
         return Ok(());
     }
     let callbacks = &state.reentrant;
-    let count = |headers: &HeaderMap| headers.len();
-    let (name, callback, size) = match &arrival {
-        Arrival::Resolved(addresses) => {
-            ("envoy_on_resolve_dns", &callbacks.on_resolve_dns, addresses.len())
-        }
-        Arrival::GrpcInitialMetadata(headers) => (
-            "proxy_on_grpc_receive_initial_metadata",
-            &callbacks.on_grpc_receive_initial_metadata,
-            count(headers),
-        ),
-        Arrival::GrpcTrailingMetadata(headers) => (
-            "proxy_on_grpc_receive_trailing_metadata",
-            &callbacks.on_grpc_receive_trailing_metadata,
-            count(headers),
-        ),
+    let callback = match &arrival {
+        Arrival::Resolved(_) => &callbacks.on_resolve_dns,
+        Arrival::GrpcInitialMetadata(_) => &callbacks.on_grpc_receive_initial_metadata,
+        Arrival::GrpcTrailingMetadata(_) => &callbacks.on_grpc_receive_trailing_metadata,
         _ => return Ok(()),
     };
     let Some(callback) = callback.clone() else { return Ok(()) };
-    let size = u32::try_from(size).unwrap_or(u32::MAX);
+    let (name, size) = arrival.callback();
     let before = guest.data_mut().begin_arrival(root, arrival);
     let result = call_back(guest, name, &callback, root, (root, token, size));
     guest.data_mut().pending.delivered = before;

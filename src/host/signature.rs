@@ -148,7 +148,7 @@ enum Failure {
 /// signature, the text, and the public key as PEM. The result is a flag or an error in words.
 pub fn verify_signature(state: &mut HostState, arguments: &[u8]) -> Produced {
     let [name, der, signed, text, pem] = fields(arguments).ok_or(Status::BadArgument)?;
-    let key = key(state.envoy_minor, der, pem, &["PUBLIC KEY"])?;
+    let key = key(state.release.minor, der, pem, &["PUBLIC KEY"])?;
     let outcome = hash(name).map_err(Failure::Said).and_then(|hash| {
         let unusable = || Failure::Said("Failed to initialize digest verify.".to_owned());
         let kind = kind(&key).ok_or_else(unusable)?;
@@ -220,7 +220,7 @@ fn signature_of(hash: &str, key: &[u8], text: &[u8]) -> Result<Vec<u8>, Failure>
 /// text, and the private key as PEM. The result is a flag and the signature, or an error in words.
 pub fn sign(state: &mut HostState, arguments: &[u8]) -> Produced {
     let [name, der, text, pem] = fields(arguments).ok_or(Status::BadArgument)?;
-    let key = key(state.envoy_minor, der, pem, &["PRIVATE KEY"])?;
+    let key = key(state.release.minor, der, pem, &["PRIVATE KEY"])?;
     let outcome = hash(name).map_err(Failure::Said).and_then(|hash| signature_of(hash, &key, text));
     match outcome {
         Ok(made) => {

@@ -242,8 +242,6 @@ pub struct HostState {
     pub restricted: u128,
     /// What the Envoy release does in its own way.
     pub release: &'static Release,
-    /// The minor number of the Envoy release.
-    pub envoy_minor: u8,
     /// The memory that the host reads and writes.
     pub memory: Option<GuestMemory>,
     /// `malloc` or `proxy_on_memory_allocate`.
@@ -318,7 +316,6 @@ impl HostState {
             start_allowed: target.start_allow_list(),
             malloc_allowed: target.malloc_allow_list(),
             release: target.release(),
-            envoy_minor: target.envoy_minor(),
             memory: None,
             allocator: None,
             allocator_name: "malloc",
@@ -440,11 +437,24 @@ impl HostState {
     }
 
     /// Allocates a context id; ids start at 1 and are not reused.
-    pub fn add_context(&mut self, context: Context) -> u32 {
+    fn add_context(&mut self, context: Context) -> u32 {
         let id = self.next_context;
         self.next_context += 1;
         self.contexts.insert(id, context);
         id
+    }
+
+    /// Begins a root context, and gives its id.
+    pub fn begin_root(&mut self) -> u32 {
+        self.add_context(Context::new(ContextKind::Root, 0))
+    }
+
+    /// Begins a stream under a root context, and gives its id.
+    pub fn begin_stream(&mut self, root: u32, is_tcp: bool) -> u32 {
+        let start_ns = self.process.now_ns().cast_signed();
+        let mut context = Context::new(ContextKind::Stream, root);
+        context.stream = Some(Box::new(StreamState { is_tcp, start_ns, ..StreamState::default() }));
+        self.add_context(context)
     }
 
     /// Forgets a stream that is over, and gives what it was.

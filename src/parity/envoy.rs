@@ -118,8 +118,8 @@ impl Envoy {
         let module = scratch.path().join("filter.wasm");
         let config = scratch.path().join("envoy.json");
         let behind = match setup.filter {
-            Filter::Http => upstream.address,
-            Filter::Network => peer.address,
+            Filter::Http => upstream.address(),
+            Filter::Network => peer.address(),
         };
         let addresses = Addresses { listener, admin, upstream: behind };
         let configuration = configuration(setup, &module, &addresses, &token);

@@ -9,6 +9,7 @@ mod http1;
 mod log;
 mod ours;
 mod record;
+mod server;
 mod tcp;
 mod theirs;
 mod upstream;

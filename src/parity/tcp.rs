@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +13,7 @@ use std::{
 
 use crate::exercise::{Received, Step, TcpUpstream};
 
-use super::ANSWER_LIMIT;
+use super::{ANSWER_LIMIT, server::Server};
 
 /// Most bytes kept of what an end gets.
 const MAX_RECEIVED: usize = 1 << 20;
@@ -175,32 +175,24 @@ struct Accepting {
 /// A server on loopback that keeps its last connection.
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub address: SocketAddr,
+    server: Server,
     accepting: Arc<Mutex<Accepting>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Peer {
     pub fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?;
         let accepting = Arc::new(Mutex::new(Accepting::default()));
-        let stop = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::spawn({
-            let (accepting, stop) = (Arc::clone(&accepting), Arc::clone(&stop));
-            move || {
-                for stream in listener.incoming() {
-                    if stop.load(Ordering::SeqCst) {
-                        break;
-                    }
-                    let mut accepting = lock(&accepting);
-                    let echoes = accepting.behaviour == TcpUpstream::Echo;
-                    accepting.last = stream.and_then(|stream| End::of(stream, echoes)).ok();
-                }
-            }
-        });
-        Ok(Self { address, accepting, stop, thread: Some(thread) })
+        let shared = Arc::clone(&accepting);
+        let server = Server::start(move |stream| {
+            let mut accepting = lock(&shared);
+            let echoes = accepting.behaviour == TcpUpstream::Echo;
+            accepting.last = stream.and_then(|stream| End::of(stream, echoes)).ok();
+        })?;
+        Ok(Self { server, accepting })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
     }
 
     /// Forgets the connection before, and says what becomes of the next one.
@@ -211,16 +203,5 @@ impl Peer {
     /// The connection that Envoy made, if it has made one.
     pub fn take(&self) -> Option<End> {
         lock(&self.accepting).last.take()
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        // Wakes the thread that waits for a connection.
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }

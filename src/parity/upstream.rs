@@ -1,66 +1,46 @@
 //! The upstream behind a real Envoy. It answers as the canned one of an exchange does.
 
 use std::{
-    io::{BufReader, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
+    io::{self, BufReader, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde_json::json;
 
 use crate::exercise::spaced_json;
 
-use super::http1::{self, Message};
+use super::{
+    http1::{self, Message},
+    server::Server,
+};
 
 /// An HTTP/1.1 server on loopback that answers 200 with the request as JSON.
 #[derive(Debug)]
 pub(super) struct Upstream {
-    pub address: SocketAddr,
+    server: Server,
     seen: Arc<Mutex<Vec<Message>>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Upstream {
-    pub fn start() -> std::io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?;
+    pub fn start() -> io::Result<Self> {
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let stop = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::spawn({
-            let (seen, stop) = (Arc::clone(&seen), Arc::clone(&stop));
-            move || {
-                for stream in listener.incoming() {
-                    if stop.load(Ordering::SeqCst) {
-                        break;
-                    }
-                    let (Ok(stream), seen) = (stream, Arc::clone(&seen)) else { continue };
-                    // Ends when Envoy closes the connection, at the latest by its own end.
-                    std::thread::spawn(move || serve(stream, &seen));
-                }
-            }
-        });
-        Ok(Self { address, seen, stop, thread: Some(thread) })
+        let all = Arc::clone(&seen);
+        let server = Server::start(move |stream| {
+            let (Ok(stream), seen) = (stream, Arc::clone(&all)) else { return };
+            // Ends when Envoy closes the connection, at the latest by its own end.
+            std::thread::spawn(move || serve(stream, &seen));
+        })?;
+        Ok(Self { server, seen })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
     }
 
     /// The whole requests that arrived since the last call.
     pub fn take_seen(&self) -> Vec<Message> {
         std::mem::take(&mut lock(&self.seen))
-    }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        // Wakes the thread that waits for a connection.
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -4,10 +4,6 @@ use crate::host::{Arrival, HeaderMap, Scheduled};
 
 use super::{Instance, Trap};
 
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
 impl Instance {
     /// Brings what came back from a call to the root context that made it.
     ///
@@ -16,7 +12,6 @@ impl Instance {
     /// Where the callback trapped.
     pub fn bring(&mut self, event: Scheduled) -> Result<(), Box<Trap>> {
         let Scheduled { root, token, arrival, .. } = event;
-        let callbacks = self.callbacks().clone();
         let state = self.state_mut();
         match &arrival {
             Arrival::HttpReset => {
@@ -32,54 +27,50 @@ impl Instance {
             }
             _ => {}
         }
-        state.begin_arrival(root, arrival.clone());
-        let call = |size| (root, token, size);
-        let result = match &arrival {
-            Arrival::HttpResponse(headers, body, trailers) => {
-                let trailers = trailers.as_ref().map_or(0, HeaderMap::len);
-                let sizes = (root, token, count(headers.len()), count(body.len()), count(trailers));
-                callbacks
-                    .on_http_call_response
-                    .map(|f| self.call("proxy_on_http_call_response", &f, root, sizes))
-            }
-            Arrival::HttpReset => callbacks.on_http_call_response.map(|f| {
-                self.call("proxy_on_http_call_response", &f, root, (root, token, 0, 0, 0))
-            }),
-            Arrival::HttpEcho(..) => None,
-            Arrival::GrpcInitialMetadata(headers) => {
-                callbacks.on_grpc_receive_initial_metadata.map(|f| {
-                    let name = "proxy_on_grpc_receive_initial_metadata";
-                    self.call(name, &f, root, call(count(headers.len())))
-                })
-            }
-            Arrival::GrpcMessage(message) => callbacks
-                .on_grpc_receive
-                .map(|f| self.call("proxy_on_grpc_receive", &f, root, call(count(message.len())))),
-            Arrival::GrpcTrailingMetadata(headers) => {
-                callbacks.on_grpc_receive_trailing_metadata.map(|f| {
-                    let name = "proxy_on_grpc_receive_trailing_metadata";
-                    self.call(name, &f, root, call(count(headers.len())))
-                })
-            }
-            Arrival::GrpcClose(status, _) => callbacks
-                .on_grpc_close
-                .map(|f| self.call("proxy_on_grpc_close", &f, root, call(*status))),
-            Arrival::Resolved(addresses) => callbacks
-                .on_resolve_dns
-                .map(|f| self.call("envoy_on_resolve_dns", &f, root, call(count(addresses.len())))),
-        };
+        let is_call = !matches!(arrival, Arrival::Resolved(_));
+        let is_close = matches!(arrival, Arrival::GrpcClose(..));
+        let result = self.call_for(root, token, arrival);
         let state = self.state_mut();
         state.pending.delivered = None;
         // The code stays, the message is for the callback only.
         state.call_status.1.clear();
-        if !matches!(arrival, Arrival::Resolved(_)) {
+        if is_call {
             state.pending.open.remove(&token);
-            if matches!(arrival, Arrival::GrpcClose(..))
-                && state.pending.streams.get(&token).is_some_and(|stream| stream.local_closed)
-            {
-                state.pending.streams.remove(&token);
-            }
         }
-        result.unwrap_or(Ok(()))
+        if is_close && state.pending.streams.get(&token).is_some_and(|stream| stream.local_closed) {
+            state.pending.streams.remove(&token);
+        }
+        result
+    }
+
+    /// Calls the callback of `arrival`, if there is one, and lets it see the arrival.
+    fn call_for(&mut self, root: u32, token: u32, arrival: Arrival) -> Result<(), Box<Trap>> {
+        let callbacks = self.callbacks();
+        let (name, size) = arrival.callback();
+        let callback = match &arrival {
+            // It is made a response before.
+            Arrival::HttpEcho(..) => return Ok(()),
+            Arrival::HttpResponse(..) | Arrival::HttpReset => {
+                let Some(callback) = callbacks.on_http_call_response.clone() else { return Ok(()) };
+                let (body, trailers) = match &arrival {
+                    Arrival::HttpResponse(_, body, trailers) => {
+                        (body.len(), trailers.as_ref().map_or(0, HeaderMap::len))
+                    }
+                    _ => (0, 0),
+                };
+                let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+                let parameters = (root, token, size, count(body), count(trailers));
+                self.state_mut().begin_arrival(root, arrival);
+                return self.call(name, &callback, root, parameters);
+            }
+            Arrival::GrpcInitialMetadata(_) => &callbacks.on_grpc_receive_initial_metadata,
+            Arrival::GrpcMessage(_) => &callbacks.on_grpc_receive,
+            Arrival::GrpcTrailingMetadata(_) => &callbacks.on_grpc_receive_trailing_metadata,
+            Arrival::GrpcClose(..) => &callbacks.on_grpc_close,
+            Arrival::Resolved(_) => &callbacks.on_resolve_dns,
+        };
+        let Some(callback) = callback.clone() else { return Ok(()) };
+        self.state_mut().begin_arrival(root, arrival);
+        self.call(name, &callback, root, (root, token, size))
     }
 }

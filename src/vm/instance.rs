@@ -58,15 +58,6 @@ pub enum Headers {
     V0_2(TypedFunc<(u32, u32, u32), u32>),
 }
 
-/// A new context to add.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NewContext {
-    /// A root.
-    Root,
-    /// A stream of this root.
-    Stream(u32),
-}
-
 /// A call that failed the VM.
 #[derive(Debug)]
 pub struct CallFailure<R> {
@@ -237,15 +228,6 @@ impl Instance {
             }
         }
         end
-    }
-
-    /// Adds a context and gives its id.
-    pub fn add_context(&mut self, new: NewContext) -> u32 {
-        let context = match new {
-            NewContext::Root => Context::new(ContextKind::Root, 0),
-            NewContext::Stream(root) => Context::new(ContextKind::Stream, root),
-        };
-        self.state_mut().add_context(context)
     }
 }
 

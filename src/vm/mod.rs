@@ -13,7 +13,7 @@ mod trap;
 
 pub use engine::{Compiler, build_engine};
 pub use guest_thread::{GuestThreadError, on_a_guest_thread};
-pub use instance::{CallFailure, Callbacks, EndOfCall, Headers, Instance, NewContext};
+pub use instance::{CallFailure, Callbacks, EndOfCall, Headers, Instance};
 pub use template::{CompileError, InstantiateError, InstantiateErrorKind, Template, VmOptions};
 pub use ticker::Ticker;
 pub use trap::{Trap, TrapKind};

@@ -40,21 +40,24 @@ impl Stream<'_> {
             self.reply_directly(prepare(&envoys_reply(502, "codec_error", reason)));
             return;
         }
+        if flow == Flow::Request {
+            // The router adds this to the map that the filter reads as well.
+            headers.add(b"x-envoy-expected-rq-timeout-ms", b"15000");
+        }
+        let passed = text_pairs(&headers);
         match flow {
             Flow::Response => {
-                self.closes = !self.received || self.bad_request;
                 self.state().response_code = headers.number(b":status");
-                self.add_response_headers(&headers);
+                self.begin_response(headers);
             }
             Flow::Request => {
-                // The router adds this to the map that the filter reads as well.
-                headers.add(b"x-envoy-expected-rq-timeout-ms", b"15000");
-                self.state().request.headers = Some(headers.clone());
-                self.state().upstream_selected = true;
+                let state = self.state();
+                state.request.headers = Some(headers);
+                state.upstream_selected = true;
             }
         }
         let side = self.side(flow);
-        side.passed.headers = text_pairs(&headers);
+        side.passed.headers = passed;
         side.headers_passed = true;
         side.has_body = !end;
         if end {
@@ -62,9 +65,10 @@ impl Stream<'_> {
         }
     }
 
-    /// Envoy adds and removes these in the map that the access log reads as well.
-    fn add_response_headers(&mut self, headers: &HeaderMap) {
-        let mut headers = headers.clone();
+    /// The headers of the response leave: Envoy adds and removes some in the map that the access log reads
+    /// as well, and decides whether the connection ends behind the response.
+    fn begin_response(&mut self, mut headers: HeaderMap) {
+        self.closes = !self.received || self.bad_request;
         for name in ["transfer-encoding", "connection", "keep-alive", "proxy-connection"] {
             headers.remove(name.as_bytes());
         }
@@ -205,14 +209,13 @@ impl Stream<'_> {
     fn reply_directly(&mut self, reply: Reply) {
         self.note_reply(&reply);
         self.request.aborted = true;
-        self.closes = !self.received || self.bad_request;
-        self.add_response_headers(&reply.headers);
         self.state().response_bytes += reply.body.len() as u64;
+        let headers = text_pairs(&reply.headers);
+        self.begin_response(reply.headers);
         let side = &mut self.response;
         side.aborted = true;
         side.has_body = !reply.body.is_empty();
-        side.passed =
-            Message { headers: text_pairs(&reply.headers), body: reply.body, trailers: Vec::new() };
+        side.passed = Message { headers, body: reply.body, trailers: Vec::new() };
         (side.headers_passed, side.ended) = (true, true);
     }
 

@@ -4,7 +4,7 @@
 
 use crate::{
     host::{Deferred, Flow, HeaderMap, StreamState},
-    vm::{Instance, NewContext, Trap},
+    vm::{Instance, Trap},
 };
 
 mod callbacks;
@@ -96,14 +96,7 @@ pub fn run_exchange(
 ) -> (ExchangeResult, Vec<Incident>) {
     let root = worker.root;
     let instance = &mut worker.instance;
-    let id = instance.add_context(NewContext::Stream(root));
-    let stream_state = StreamState {
-        start_ns: instance.state().process.now_ns().cast_signed(),
-        ..StreamState::default()
-    };
-    if let Some(context) = instance.state_mut().contexts.get_mut(&id) {
-        context.stream = Some(Box::new(stream_state));
-    }
+    let id = instance.state_mut().begin_stream(root, false);
     let mut stream = Stream {
         instance,
         root,
