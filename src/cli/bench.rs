@@ -16,8 +16,8 @@ use crate::{
 use super::{
     CliError,
     exit::Exit,
-    output, progress,
-    run::{self, Format, LoadArgs, ShowArgs},
+    fetch, output, progress,
+    run::{Format, LoadArgs, ShowArgs},
 };
 
 /// Measure how long an image takes to load, phase by phase
@@ -49,8 +49,8 @@ impl Bench {
         let mut options = self.load.options()?;
         options.exchanges.clear();
         options.controls = false;
-        let source = run::source(&self.image)?;
-        let runtime = run::runtime(std::slice::from_ref(&source))?;
+        let source = fetch::source(&self.image)?;
+        let runtime = fetch::runtime(std::slice::from_ref(&source))?;
         let bars = progress::progress(true);
         let fetched = runtime.block_on(image::fetch(&source, &self.image, &options.fetch, &*bars));
         let image = match fetched {

@@ -19,7 +19,7 @@ use crate::{
 use super::{
     CliError,
     exit::Exit,
-    output, progress,
+    fetch, output, progress,
     run::{self, FilterChoice, Format, LoadArgs, ShowArgs, TraceFormat, TrafficArgs},
     values,
 };
@@ -92,8 +92,8 @@ impl Check {
         let options = self.options()?;
         // A reference that cannot be used is found before anything is fetched.
         let sources: Vec<Source> =
-            self.images.iter().map(|image| run::source(image)).collect::<Result<_, _>>()?;
-        let runtime = run::runtime(&sources)?;
+            self.images.iter().map(|image| fetch::source(image)).collect::<Result<_, _>>()?;
+        let runtime = fetch::runtime(&sources)?;
         let progress = progress::progress(!self.quiet);
         // Objects and text do not go together on one output.
         let all_json = self.show.format == Format::Json || self.trace == Some(TraceFormat::Json);

@@ -6,6 +6,7 @@ mod check;
 mod diagnostics;
 pub mod exit;
 mod explain;
+mod fetch;
 mod output;
 mod parity;
 mod progress;

@@ -18,8 +18,8 @@ use crate::{
 use super::{
     CliError,
     exit::Exit,
-    output, progress,
-    run::{self, FilterChoice, Format, LoadArgs, ShowArgs, TraceFormat, TrafficArgs},
+    fetch, output, progress,
+    run::{FilterChoice, Format, LoadArgs, ShowArgs, TraceFormat, TrafficArgs},
 };
 
 /// Run filters here and in a real Envoy, and show what differs
@@ -82,7 +82,7 @@ impl Parity {
         options.filter = self.filter.into();
         self.traffic.apply(&mut options)?;
         let sources: Vec<_> =
-            self.images.iter().map(|image| run::source(image)).collect::<Result<_, _>>()?;
+            self.images.iter().map(|image| fetch::source(image)).collect::<Result<_, _>>()?;
         let here = parity::baseline_here(&options);
         let there = match &self.envoy {
             None => None,
@@ -98,7 +98,7 @@ impl Parity {
         if self.baseline {
             output::print(&format!("{}\n", parity::line(baseline)))?;
         }
-        let runtime = run::runtime(&sources)?;
+        let runtime = fetch::runtime(&sources)?;
         let progress = progress::progress(true);
         let mut exit = Exit::Pass;
         for (source, reference) in sources.iter().zip(&self.images) {

@@ -1,20 +1,18 @@
-//! What commands share: options that say how to check, and the runtime for fetching.
+//! What commands share: options that say how to check.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::de::DeserializeOwned;
-use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     CheckOptions,
     exercise::{FailurePolicy, Filter},
-    image::{FetchOptions, Source},
     target::Target,
     vm::{Compiler, VmOptions},
 };
 
-use super::{CliError, output::ColorChoice, values};
+use super::{CliError, fetch::FetchArgs, output::ColorChoice, values};
 
 /// Options of every command that loads modules.
 #[derive(Debug, Args)]
@@ -56,17 +54,8 @@ pub struct LoadArgs {
     #[arg(long, value_name = "NAME", default_value = "winch", hide_possible_values = true)]
     pub compiler: CompilerChoice,
 
-    /// Plain HTTP; loopback hosts get it anyway
-    #[arg(long)]
-    pub plain_http: bool,
-
-    /// Longest time for a whole pull
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = values::duration)]
-    pub timeout: Duration,
-
-    /// Largest module accepted
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = values::size)]
-    pub max_module_size: u64,
+    #[command(flatten)]
+    pub fetch: FetchArgs,
 }
 
 /// Options of the commands that send traffic through modules.
@@ -220,12 +209,7 @@ impl LoadArgs {
         };
         Ok(CheckOptions {
             target: target.clone(),
-            fetch: FetchOptions {
-                max_module_bytes: self.max_module_size,
-                plain_http: self.plain_http,
-                timeout: self.timeout,
-                ..FetchOptions::default()
-            },
+            fetch: self.fetch.options()?,
             vm: VmOptions {
                 compiler: match self.compiler {
                     CompilerChoice::Winch => Compiler::Winch,
@@ -242,23 +226,4 @@ impl LoadArgs {
             ..CheckOptions::default()
         })
     }
-}
-
-/// What an image argument names.
-pub fn source(reference: &str) -> Result<Source, CliError> {
-    Source::parse(reference).map_err(|error| {
-        CliError::Usage(format!("{error}; an image is a registry reference (ghcr.io/acme/filter:1.2), oci:DIRECTORY[:TAG], or a path to a .wasm file"))
-    })
-}
-
-/// A runtime that can fetch `sources`. Files need neither network nor timers.
-pub fn runtime(sources: &[Source]) -> Result<Runtime, CliError> {
-    let mut builder = Builder::new_current_thread();
-    if sources.iter().any(|source| matches!(source, Source::Registry(_))) {
-        builder.enable_all();
-    }
-    builder.build().map_err(|source: io::Error| CliError::Io {
-        what: "cannot start the runtime for fetching images",
-        source,
-    })
 }
