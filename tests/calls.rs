@@ -38,6 +38,7 @@ fn exchange(name: &str) -> Exchange {
             abandoned: false,
         },
         upstream: Upstream::Echo,
+        metadata: Vec::new(),
     }
 }
 

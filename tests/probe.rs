@@ -58,6 +58,7 @@ fn exchanges() -> Vec<Exchange> {
                 abandoned: false,
             },
             upstream: Upstream::Echo,
+            metadata: Vec::new(),
         }
     };
     let text = ("content-type", "text/plain");

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::{
     CheckOptions,
+    exercise::Exchange,
     image::{self, Image},
     parity::{
         self, Baseline, ParityError, Record, Setup,
@@ -81,6 +82,12 @@ impl Parity {
         let mut options = parity::options(self.load.options()?, root_id);
         options.filter = self.filter.into();
         self.traffic.apply(&mut options)?;
+        let over_http2 = options.exchanges.iter().filter(|exchange| exchange.is_http2()).count();
+        if over_http2 != 0 && over_http2 != options.exchanges.len() {
+            return Err(CliError::Usage(
+                "--exchanges: some have metadata and so are over HTTP/2, and some are over HTTP/1.1: one Envoy has one kind of upstream, run them apart".to_owned(),
+            ));
+        }
         let sources: Vec<_> =
             self.images.iter().map(|image| fetch::source(image)).collect::<Result<_, _>>()?;
         let here = parity::baseline_here(&options);
@@ -149,6 +156,7 @@ impl Parity {
                 failure_policy: options.failure_policy,
                 allow_on_headers_stop_iteration: options.allow_on_headers_stop_iteration,
                 trace: true,
+                http2: options.exchanges.iter().any(Exchange::is_http2),
             };
             let mut record =
                 parity::theirs(envoy, &setup, &options.exchanges).map_err(not_compared)?;

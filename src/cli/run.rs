@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     CheckOptions,
-    exercise::{FailurePolicy, Filter},
+    exercise::{Exchange, FailurePolicy, Filter},
     target::Target,
     vm::{Compiler, VmOptions},
 };
@@ -96,6 +96,9 @@ impl TrafficArgs {
     pub fn apply(&self, options: &mut CheckOptions) -> Result<(), CliError> {
         if let Some(text) = &self.exchanges {
             options.exchanges = json_argument("--exchanges", text)?;
+            if let Some(fault) = options.exchanges.iter().find_map(Exchange::fault) {
+                return Err(CliError::Usage(format!("--exchanges: {fault}")));
+            }
         }
         options.allow_on_headers_stop_iteration = self.allow_on_headers_stop_iteration;
         options.failure_policy = match self.failure_policy {

@@ -103,6 +103,6 @@ fn deliver(instance: &mut Instance, event: Event) -> Result<(), Box<Trap>> {
 /// The answer of the canned upstream to a call, with its body in one piece.
 fn echo(headers: &HeaderMap, body: Vec<u8>) -> Arrival {
     let request = Message { headers: text_pairs(headers), body, trailers: Vec::new() };
-    let answer = upstream::answer(&Upstream::Echo, &request);
+    let answer = upstream::answer(&Upstream::Echo, &request, false);
     Arrival::HttpResponse(answer.headers, answer.frames.concat(), answer.trailers)
 }

@@ -1,6 +1,6 @@
 //! What an exchange is and what came of it.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,9 +17,75 @@ pub struct Exchange {
     /// How the upstream answers once it has the whole request.
     #[serde(default)]
     pub upstream: Upstream,
+    /// METADATA frames, which HTTP/2 alone has: an exchange with any is one over HTTP/2 on both sides of
+    /// Envoy, which has to allow them (`allow_metadata`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metadata: Vec<Metadata>,
 }
 
-/// A request as the client sends it over HTTP/1.1.
+impl Exchange {
+    /// Whether it is one over HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        !self.metadata.is_empty()
+    }
+
+    /// The METADATA frames of a party in front of one of its `frames`; with their number, those behind the
+    /// last.
+    pub(crate) fn metadata_before(
+        &self,
+        party: Party,
+        frame: usize,
+        frames: usize,
+    ) -> impl Iterator<Item = &Metadata> {
+        let is_due = move |metadata: &&Metadata| {
+            metadata.from == party && metadata.before_frame.min(frames) == frame
+        };
+        self.metadata.iter().filter(is_due)
+    }
+
+    /// Why it cannot be sent as it is: behind the end of a message there are no METADATA frames.
+    pub fn fault(&self) -> Option<String> {
+        let Request { frames, trailers, .. } = &self.request;
+        let is_late = |metadata: &Metadata| {
+            metadata.from == Party::Client
+                && trailers.is_empty()
+                && metadata.before_frame >= frames.len()
+        };
+        let late = self.metadata.iter().find(|metadata| is_late(metadata))?;
+        let (name, count, before) = (&self.name, frames.len(), late.before_frame);
+        Some(format!(
+            "exchange `{name}`: its metadata before frame {before} is behind the end of the request, which has {count} frames, counted from 0: add an empty one"
+        ))
+    }
+}
+
+/// A METADATA frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metadata {
+    /// Who sends it.
+    #[serde(default)]
+    pub from: Party,
+    /// In front of which frame of the body, counted from 0; a number beyond the last one means behind
+    /// all of them and in front of the trailers. The upstream's answer has its body in one frame.
+    #[serde(default)]
+    pub before_frame: usize,
+    /// What it says.
+    pub entries: BTreeMap<String, String>,
+}
+
+/// A party of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Party {
+    /// Who asks.
+    #[default]
+    Client,
+    /// Who answers.
+    Upstream,
+}
+
+/// A request as the client sends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
@@ -150,6 +216,7 @@ pub fn smoke_exchanges() -> Vec<Exchange> {
             name: "get".to_owned(),
             request: request("GET", "/", &[("x-test", "one")]),
             upstream: Upstream::Echo,
+            metadata: Vec::new(),
         },
         Exchange {
             name: "post".to_owned(),
@@ -158,6 +225,7 @@ pub fn smoke_exchanges() -> Vec<Exchange> {
                 ..request("POST", "/", &[("content-type", "text/plain"), ("content-length", "64")])
             },
             upstream: Upstream::Echo,
+            metadata: Vec::new(),
         },
         Exchange {
             name: "trailers".to_owned(),
@@ -171,6 +239,7 @@ pub fn smoke_exchanges() -> Vec<Exchange> {
                 )
             },
             upstream: Upstream::Echo,
+            metadata: Vec::new(),
         },
     ]
 }

@@ -17,10 +17,10 @@ pub use connection::{
     Connection, ConnectionResult, Filter, Received, Step, TcpUpstream, smoke_connections,
 };
 pub use exchange::{
-    AccessLog, ClientResponse, Exchange, ExchangeResult, Message, Request, Upstream,
-    smoke_exchanges,
+    AccessLog, ClientResponse, Exchange, ExchangeResult, Message, Metadata, Party, Request,
+    Upstream, smoke_exchanges,
 };
-pub use http::run_exchange;
+pub use http::{FRAME_GAP, run_exchange};
 pub use incident::{Incident, LengthMismatch};
 pub use load::{BaseRun, LoadRun, Loaded, load_base, load_plugin};
 pub use policy::FailurePolicy;

@@ -18,13 +18,13 @@ pub struct Answer {
 }
 
 /// The answer of `upstream` to a request.
-pub fn answer(upstream: &Upstream, request: &Message) -> Answer {
+pub fn answer(upstream: &Upstream, request: &Message, is_http2: bool) -> Answer {
     match upstream {
-        Upstream::Echo => echo(request),
+        Upstream::Echo => echo(request, is_http2),
     }
 }
 
-fn echo(request: &Message) -> Answer {
+fn echo(request: &Message, is_http2: bool) -> Answer {
     let pseudo = |name: &str| request.header(name).unwrap_or_default();
     // As an HTTP/1.1 server sees them: the authority is the host header, other pseudo headers are
     // the request line.
@@ -49,7 +49,9 @@ fn echo(request: &Message) -> Answer {
     let mut pairs =
         vec![(":status", "200".to_owned()), ("content-type", "application/json".to_owned())];
     if with_trailers {
-        pairs.push(("transfer-encoding", "chunked".to_owned()));
+        if !is_http2 {
+            pairs.push(("transfer-encoding", "chunked".to_owned()));
+        }
         pairs.push(("trailer", "x-up-trailer".to_owned()));
     } else {
         pairs.push(("content-length", body.len().to_string()));

@@ -182,6 +182,8 @@ pub struct LocalReply {
 pub struct StreamState {
     /// A TCP connection: it has no headers, and its data are the bodies of the two directions.
     pub is_tcp: bool,
+    /// A stream of HTTP/2.
+    pub is_http2: bool,
     /// Downstream to upstream.
     pub request: Direction,
     /// Upstream to downstream.

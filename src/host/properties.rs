@@ -350,7 +350,10 @@ fn request_field(stream: &StreamState, part: &[u8]) -> Option<Value> {
         b"headers_bytes" => Some(Value::Int(byte_size(headers))),
         b"time" => Some(Value::Nanos(stream.start_ns)),
         b"protocol" if stream.is_tcp => None,
-        b"protocol" => Some(Value::Text(b"HTTP/1.1".to_vec())),
+        b"protocol" => {
+            let protocol = if stream.is_http2 { "HTTP/2" } else { "HTTP/1.1" };
+            Some(Value::Text(protocol.into()))
+        }
         b"size" => match headers.filter(|map| map.get(b"content-length").is_some()) {
             Some(map) => map.number(b"content-length").map(Value::Int),
             None => Some(Value::Int(received)),

@@ -12,11 +12,12 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::exercise::{Connection, Exchange, FailurePolicy, Filter, Step};
+use crate::exercise::{Connection, Exchange, FRAME_GAP, FailurePolicy, Filter, Step};
 
 use super::{
-    ANSWER_LIMIT, FRAME_GAP, ParityError, QUIET, QUIET_LIMIT, START_LIMIT,
+    ANSWER_LIMIT, ParityError, QUIET, QUIET_LIMIT, START_LIMIT,
     http1::{self, Message},
+    http2,
     log::{Entry, Log},
     tcp::{Connected, Ends, Peer},
     upstream::Upstream,
@@ -45,6 +46,8 @@ pub struct Setup {
     pub buffer_limit_bytes: usize,
     /// What becomes of requests whose VM failed.
     pub failure_policy: FailurePolicy,
+    /// Whether its upstream speaks HTTP/2.
+    pub http2: bool,
     /// Whether every call across the boundary is logged.
     pub trace: bool,
 }
@@ -110,7 +113,7 @@ impl Envoy {
         let failed = |what| move |source| ParityError::Io { what, source };
         let scratch =
             tempfile::tempdir().map_err(failed("cannot make a directory for Envoy's files"))?;
-        let upstream = Upstream::start().map_err(failed("cannot start an upstream"))?;
+        let upstream = Upstream::start(setup.http2).map_err(failed("cannot start an upstream"))?;
         let peer = Peer::start().map_err(failed("cannot start an upstream"))?;
         let listener = free_address().map_err(failed("no port is free for Envoy"))?;
         let admin = free_address().map_err(failed("no port is free for Envoy"))?;
@@ -180,6 +183,7 @@ impl Envoy {
     pub fn exchange(&mut self, exchange: &Exchange) -> Exchanged {
         // A request of an earlier exchange may have come late.
         self.upstream.take_seen();
+        self.upstream.expect(exchange);
         let sent = self.send(exchange);
         let timed_out = sent.as_ref().is_err_and(|error| {
             matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
@@ -197,7 +201,11 @@ impl Envoy {
         let mut stream = TcpStream::connect_timeout(&self.listener, ANSWER_LIMIT)?;
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         stream.set_write_timeout(Some(ANSWER_LIMIT))?;
-        for (at, piece) in http1::request(&exchange.request).iter().enumerate() {
+        let pieces = match exchange.is_http2() {
+            true => http2::request(exchange),
+            false => http1::request(&exchange.request),
+        };
+        for (at, piece) in pieces.iter().enumerate() {
             if at > 0 {
                 // What arrives together reaches a filter as one frame.
                 std::thread::sleep(FRAME_GAP);
@@ -210,6 +218,12 @@ impl Envoy {
         if exchange.request.abandoned {
             std::thread::sleep(FRAME_GAP);
             return Ok(None);
+        }
+        if exchange.is_http2() {
+            return Ok(match http2::Connection::client(stream).arrival()? {
+                http2::Arrived::Message { message, .. } => Some(message),
+                http2::Arrived::Reset | http2::Arrived::Closed => None,
+            });
         }
         let reader = &mut BufReader::new(stream);
         if exchange.request.method == "HEAD" {
@@ -365,6 +379,7 @@ fn connection_manager(filters: &[Value], token: &str) -> Value {
         "@type": extension("filters.network.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": "ingress",
         "http_protocol_options": { "enable_trailers": true },
+        "http2_protocol_options": { "allow_metadata": true },
         "http_filters": filters,
         "route_config": { "virtual_hosts": [{
             "name": "upstream",
@@ -402,9 +417,13 @@ fn configuration(setup: &Setup, module: &Path, addresses: &Addresses, token: &st
             filters
         }
     };
+    let protocol = match setup.http2 {
+        true => json!({ "http2_protocol_options": { "allow_metadata": true } }),
+        false => json!({ "http_protocol_options": { "enable_trailers": true } }),
+    };
     let upstream_options = json!({
         "@type": extension("upstreams.http.v3.HttpProtocolOptions"),
-        "explicit_http_config": { "http_protocol_options": { "enable_trailers": true } },
+        "explicit_http_config": protocol,
     });
     let mut listener = json!({
         "address": address(addresses.listener),

@@ -6,6 +6,7 @@
 pub mod compare;
 mod envoy;
 mod http1;
+mod http2;
 mod log;
 mod ours;
 mod record;
@@ -65,8 +66,6 @@ pub enum ParityError {
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// The longest that an answer may take; a filter that pauses a stream takes all of it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// How far apart the frames of a body are sent.
-const FRAME_GAP: Duration = Duration::from_millis(40);
 /// The longest that the log may take to come to rest.
 const QUIET_LIMIT: Duration = Duration::from_secs(3);
 /// A log that says nothing for so long is at rest.

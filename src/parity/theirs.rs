@@ -72,7 +72,9 @@ pub fn baseline(
     exchanges: &[Exchange],
 ) -> Result<Baseline, ParityError> {
     let release = release(binary)?;
-    let mut envoy = Envoy::start(binary, &Setup { filter, trace: true, ..Setup::default() })?;
+    let http2 = exchanges.iter().any(Exchange::is_http2);
+    let mut envoy =
+        Envoy::start(binary, &Setup { filter, http2, trace: true, ..Setup::default() })?;
     if !envoy.loads() {
         let reason = envoy.entries(0).pop().map(|entry| entry.text).unwrap_or_default();
         return Err(ParityError::NoStart { reason });

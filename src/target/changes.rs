@@ -42,6 +42,7 @@ pub static CHANGES: &[Change] = &[
     modelled(37, "env.emscripten_notify_memory_growth may be called at the start"),
     modelled(37, "properties request.headers_bytes and response.headers_bytes"),
     modelled(38, "answers for an upstream that refuses connections do not give the transport's reason (seen in 1.39)"),
+    modelled(38, "frames of a body that follow a resumption are not lost any more (seen in 1.39)"),
     modelled(38, "property connection.peer_certificate_valid"),
     modelled(38, "filter state objects envoy.hashable_string and envoy.network.upstream_subject_alt_names as text"),
     modelled(39, "links 27 more WASI functions"),

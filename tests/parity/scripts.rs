@@ -40,6 +40,7 @@ fn differences(Oracle { binary, target }: &Oracle, suite: &Suite) -> Vec<String>
     let setup = Setup {
         allow_on_headers_stop_iteration: suite.allow_on_headers_stop_iteration,
         buffer_limit_bytes: suite.buffer_limit_bytes,
+        http2: suite.http2,
         ..setup(&module, "", "")
     };
     let mut envoy = Envoy::start(binary, &setup).unwrap();

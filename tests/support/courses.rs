@@ -2,7 +2,7 @@
 
 use filtergate::{
     CheckOptions,
-    exercise::{Exchange, Request, Upstream},
+    exercise::{Exchange, Metadata, Party, Request, Upstream},
     host::Environment,
     parity::{RequestRecord, Status},
     target::Target,
@@ -14,29 +14,41 @@ pub struct Suite {
     scenarios: &'static str,
     pub allow_on_headers_stop_iteration: bool,
     pub buffer_limit_bytes: usize,
+    /// Over HTTP/2, with METADATA frames.
+    pub http2: bool,
 }
 
 /// Envoy's default.
 const MIB: usize = 1 << 20;
 
-pub const SUITES: [Suite; 3] = [
+pub const SUITES: [Suite; 4] = [
     Suite {
         name: "courses",
         scenarios: include_str!("../data/scripts/courses.txt"),
         allow_on_headers_stop_iteration: false,
         buffer_limit_bytes: MIB,
+        http2: false,
     },
     Suite {
         name: "stop-iteration",
         scenarios: include_str!("../data/scripts/stop-iteration.txt"),
         allow_on_headers_stop_iteration: true,
         buffer_limit_bytes: MIB,
+        http2: false,
     },
     Suite {
         name: "small-buffers",
         scenarios: include_str!("../data/scripts/small-buffers.txt"),
         allow_on_headers_stop_iteration: false,
         buffer_limit_bytes: 2000,
+        http2: false,
+    },
+    Suite {
+        name: "metadata",
+        scenarios: include_str!("../data/scripts/metadata.txt"),
+        allow_on_headers_stop_iteration: false,
+        buffer_limit_bytes: MIB,
+        http2: true,
     },
 ];
 
@@ -50,7 +62,16 @@ impl Suite {
     /// The scenarios in order.
     pub fn scenarios(&self) -> Vec<Scenario> {
         let lines = self.scenarios.lines();
-        lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(scenario).collect()
+        lines
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .map(|line| Scenario {
+                name: line.to_owned(),
+                exchange: match self.http2 {
+                    true => with_metadata(exchange(line)),
+                    false => exchange(line),
+                },
+            })
+            .collect()
     }
 
     /// How filtergate runs them.
@@ -69,8 +90,23 @@ impl Suite {
     }
 }
 
-fn scenario(line: &str) -> Scenario {
-    Scenario { name: line.to_owned(), exchange: exchange(line) }
+/// A METADATA frame in front of each frame and of the trailers, each with one entry more than the one
+/// before it.
+fn with_metadata(mut exchange: Exchange) -> Exchange {
+    if exchange.request.frames.is_empty() {
+        exchange.request.frames.push(String::new());
+    }
+    let trailers = !exchange.request.trailers.is_empty();
+    let frames = exchange.request.frames.len() + usize::from(trailers);
+    let of = |from: Party, count: usize| {
+        (0..count).map(move |before_frame| Metadata {
+            from,
+            before_frame,
+            entries: (0..=before_frame).map(|at| (format!("x-{at}"), "yes".to_owned())).collect(),
+        })
+    };
+    exchange.metadata = of(Party::Client, frames).chain(of(Party::Upstream, 2)).collect();
+    exchange
 }
 
 /// `KIND SCRIPT`: the line itself is the name.
@@ -104,7 +140,7 @@ pub fn exchange(line: &str) -> Exchange {
         trailers,
         abandoned: kind == "gone",
     };
-    Exchange { name: line.to_owned(), request, upstream: Upstream::Echo }
+    Exchange { name: line.to_owned(), request, upstream: Upstream::Echo, metadata: Vec::new() }
 }
 
 /// What a side has of a scenario: the module's lines, the answer, and what the upstream got.

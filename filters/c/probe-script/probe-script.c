@@ -35,10 +35,11 @@ static uint32_t stream;
 
 static const char *const callbacks[] = {
     "request_headers", "request_body", "request_trailers", "response_headers", "response_body",
-    "response_trailers", "tick", "call", "log", "done", "delete", NULL};
+    "response_trailers", "tick", "call", "log", "done", "delete", "request_metadata",
+    "response_metadata", NULL};
 static uint32_t calls[sizeof callbacks / sizeof *callbacks];
 
-enum { TICK = 6, CALL, LOG, DONE, DELETE };
+enum { TICK = 6, CALL, LOG, DONE, DELETE, REQUEST_METADATA, RESPONSE_METADATA };
 
 static int is(const char *at, size_t size, const char *word) {
   return size == strlen(word) && !memcmp(at, word, size);
@@ -204,12 +205,14 @@ STEP(proxy_on_request_body, 1)
 STEP(proxy_on_response_headers, 3)
 STEP(proxy_on_response_body, 4)
 
-#define TRAILERS(export, index)                                             \
+#define COUNTED(export, index)                                              \
   PROXY_WASM_EXPORT(export) uint32_t on_##index(uint32_t id, uint32_t count) { \
     return step(index, count, 1);                                           \
   }
-TRAILERS(proxy_on_request_trailers, 2)
-TRAILERS(proxy_on_response_trailers, 5)
+COUNTED(proxy_on_request_trailers, 2)
+COUNTED(proxy_on_response_trailers, 5)
+COUNTED(proxy_on_request_metadata, REQUEST_METADATA)
+COUNTED(proxy_on_response_metadata, RESPONSE_METADATA)
 
 static uint32_t event(uint32_t callback) {
   put(callbacks[callback]);

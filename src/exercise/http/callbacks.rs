@@ -6,7 +6,7 @@ use crate::{
     vm::{Headers, Trap},
 };
 
-use super::Stream;
+use super::{Stream, iteration::Iteration};
 
 /// What a headers callback's result means: 0 and 2 continue, anything else pauses everything. With
 /// `allow_on_headers_stop_iteration` 1 pauses the headers alone.
@@ -84,9 +84,13 @@ impl Stream<'_> {
             return (DataStatus::StopNoBuffer, data);
         }
         self.state().end_of_stream = end;
+        // Older releases go on buffering behind a resumption: what the callback lets pass then stays
+        // behind, and is lost unless the stream is held back again.
+        let goes_on_buffering = self.instance.state().release.minor < 38
+            || self.side(flow).iteration != Iteration::Continue;
         let direction = self.state().direction_mut(flow);
         let body = &mut direction.body;
-        if body.buffering {
+        if body.buffering && goes_on_buffering {
             body.buffered.extend(data);
             body.source = BodySource::Buffered;
         } else {
@@ -153,6 +157,27 @@ impl Stream<'_> {
             self.paused_in = name;
         }
         continues
+    }
+
+    /// `proxy_on_request_metadata` and its counterpart. The result says nothing: there is only one.
+    pub(super) fn metadata_callback(&mut self, flow: Flow, entries: u32) {
+        if self.skips(flow) {
+            return;
+        }
+        if self.instance.is_failed() {
+            self.fail_stream();
+            return;
+        }
+        let callbacks = self.instance.callbacks();
+        let (name, callback) = match flow {
+            Flow::Request => ("proxy_on_request_metadata", callbacks.on_request_metadata.clone()),
+            Flow::Response => {
+                ("proxy_on_response_metadata", callbacks.on_response_metadata.clone())
+            }
+        };
+        let id = self.id;
+        let outcome = callback.map(|f| self.instance.call(name, &f, id, (id, entries)));
+        self.after_callback(name, outcome);
     }
 
     /// Ends a callback: its result counts unless the module asked for a local reply, and what waited

@@ -6,6 +6,7 @@ use crate::host::{Flow, HeaderMap};
 use super::{
     super::{
         around::{envoys_reply, prepare},
+        exchange::Party,
         incident::Incident,
     },
     Stream,
@@ -78,6 +79,35 @@ impl Stream<'_> {
             return;
         }
         self.filter_trailers(flow);
+        self.send_reply();
+    }
+
+    /// The METADATA frames of a party in front of one of its frames.
+    pub(super) fn receive_metadata_of(&mut self, party: Party, frame: usize, frames: usize) {
+        let flow = match party {
+            Party::Client => Flow::Request,
+            Party::Upstream => Flow::Response,
+        };
+        let exchange = self.exchange;
+        for metadata in exchange.metadata_before(party, frame, frames) {
+            if party == Party::Client {
+                self.wait_for_frame();
+            }
+            self.receive_metadata(flow, u32::try_from(metadata.entries.len()).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// `decodeMetadata`: kept while everything is stopped, and never held back otherwise.
+    fn receive_metadata(&mut self, flow: Flow, entries: u32) {
+        // The codec drops a frame that says nothing.
+        if entries == 0 || self.side(flow).aborted || self.reset {
+            return;
+        }
+        if self.side(flow).iteration == Iteration::StopAll {
+            self.side(flow).saved_metadata.push(entries);
+            return;
+        }
+        self.metadata_callback(flow, entries);
         self.send_reply();
     }
 
@@ -178,6 +208,13 @@ impl Stream<'_> {
         }
         if !headers_continued {
             self.pass_headers(flow, end_seen && !buffering && !had_trailers);
+        }
+        for entries in std::mem::take(&mut self.side(flow).saved_metadata) {
+            self.metadata_callback(flow, entries);
+            if self.side(flow).aborted || self.reset {
+                self.send_reply();
+                return;
+            }
         }
         if buffering {
             let end = end_seen && !had_trailers;

@@ -9,7 +9,7 @@ use super::{
             Reply, content_length, envoys_reply, frame_by_length, length_mismatch, prepare,
             refused_by_router, text_pairs,
         },
-        exchange::Message,
+        exchange::{Message, Party},
         incident::Incident,
         upstream,
     },
@@ -68,7 +68,7 @@ impl Stream<'_> {
     /// The headers of the response leave: Envoy adds and removes some in the map that the access log reads
     /// as well, and decides whether the connection ends behind the response.
     fn begin_response(&mut self, mut headers: HeaderMap) {
-        self.closes = !self.received || self.bad_request;
+        self.closes = !self.exchange.is_http2() && (!self.received || self.bad_request);
         for name in ["transfer-encoding", "connection", "keep-alive", "proxy-connection"] {
             headers.remove(name.as_bytes());
         }
@@ -90,7 +90,10 @@ impl Stream<'_> {
         let (length, actual) = (content_length(&side.passed), side.passed.body.len() as u64);
         if end {
             self.end(flow);
-        } else if flow == Flow::Request && length.is_some_and(|length| actual >= length) {
+        } else if flow == Flow::Request
+            && !self.exchange.is_http2()
+            && length.is_some_and(|length| actual >= length)
+        {
             // The upstream has all that it was told of.
             self.expect_answer();
         }
@@ -133,7 +136,7 @@ impl Stream<'_> {
         let mut seen = self.request.passed.clone();
         if content_length(&seen).is_some() {
             frame_by_length(&mut seen);
-        } else if self.request.has_body {
+        } else if self.request.has_body && !self.exchange.is_http2() {
             seen.headers.push(("transfer-encoding".to_owned(), "chunked".to_owned()));
         }
         seen
@@ -145,7 +148,8 @@ impl Stream<'_> {
             return;
         }
         self.answered = true;
-        let mut answer = upstream::answer(&self.exchange.upstream, &self.upstream_view());
+        let (exchange, request) = (self.exchange, self.upstream_view());
+        let mut answer = upstream::answer(&exchange.upstream, &request, exchange.is_http2());
         if !self.request.ended {
             answer.headers.remove(b"x-envoy-upstream-service-time");
         }
@@ -160,11 +164,13 @@ impl Stream<'_> {
         self.receive_headers(Flow::Response, answer.headers, false);
         let frames = answer.frames.len();
         for (index, frame) in answer.frames.into_iter().enumerate() {
+            self.receive_metadata_of(Party::Upstream, index, frames);
             let last = index + 1 == frames && answer.trailers.is_none();
             self.state().upstream_done = last;
             self.receive_data(Flow::Response, frame, last);
         }
         if let Some(trailers) = answer.trailers {
+            self.receive_metadata_of(Party::Upstream, frames, frames);
             self.state().upstream_done = true;
             self.receive_trailers(Flow::Response, trailers);
         }

@@ -2,6 +2,8 @@
 //! filter manager (`source/common/http/filter_manager.cc`) and of its Wasm filter
 //! (`source/extensions/common/wasm/context.cc`).
 
+use std::time::Duration;
+
 use crate::{
     host::{Deferred, Flow, HeaderMap, StreamState},
     vm::{Instance, Trap},
@@ -19,7 +21,7 @@ use super::{
         request_headers, status,
     },
     events::{LATE_CALLS_NS, MAX_LATE_EVENTS, calls_are_under_way, run_next},
-    exchange::{AccessLog, ClientResponse, Exchange, ExchangeResult, Message, Request},
+    exchange::{AccessLog, ClientResponse, Exchange, ExchangeResult, Message, Party, Request},
     incident::Incident,
     load::Loaded,
 };
@@ -40,6 +42,8 @@ struct Side {
     /// What left on the other side of the filter.
     passed: Message,
     headers_passed: bool,
+    /// The numbers of entries of METADATA frames that came while everything was stopped.
+    saved_metadata: Vec<u32>,
     /// The headers did not end it.
     has_body: bool,
     ended: bool,
@@ -83,6 +87,9 @@ struct Stream<'a> {
     incidents: Vec<Incident>,
 }
 
+/// How far apart the pieces of a request arrive: each frame of a body that has any bytes, and over
+/// HTTP/2 each frame.
+pub const FRAME_GAP: Duration = Duration::from_millis(40);
 /// Most events that a paused stream waits for before it counts as stalled.
 const MAX_EVENTS: u32 = 1024;
 /// After this long Envoy gives an idle stream up (`stream_idle_timeout`), nanoseconds.
@@ -97,6 +104,10 @@ pub fn run_exchange(
     let root = worker.root;
     let instance = &mut worker.instance;
     let id = instance.state_mut().begin_stream(root, false);
+    let context = instance.state_mut().contexts.get_mut(&id);
+    if let Some(stream) = context.and_then(|context| context.stream.as_deref_mut()) {
+        stream.is_http2 = exchange.is_http2();
+    }
     let mut stream = Stream {
         instance,
         root,
@@ -150,15 +161,24 @@ impl Stream<'_> {
         self.received = frames.is_empty() && trailers.is_empty() && !abandoned;
         self.receive_headers(Flow::Request, request_headers(exchange), self.received);
         for (index, frame) in frames.iter().enumerate() {
+            let is_apart = index > 0 && !frame.is_empty() || exchange.is_http2();
+            if is_apart {
+                self.wait_for_frame();
+            }
             if !self.can_read() || self.is_over() {
                 break;
             }
             let last = index + 1 == frames.len() && trailers.is_empty() && !abandoned;
+            self.receive_metadata_of(Party::Client, index, frames.len());
+            if self.is_over() {
+                break;
+            }
             self.received = last;
             self.state().request_bytes += frame.len() as u64;
             self.receive_data(Flow::Request, frame.as_bytes().to_vec(), last);
         }
         if !trailers.is_empty() && !abandoned && self.can_read() && !self.is_over() {
+            self.receive_metadata_of(Party::Client, frames.len(), frames.len());
             self.received = true;
             let pairs = trailers.iter().map(|(name, value)| (name, value));
             self.receive_trailers(Flow::Request, HeaderMap::from_pairs(pairs));
@@ -171,6 +191,28 @@ impl Stream<'_> {
         self.finish();
         self.forget();
         self.let_calls_come_back();
+    }
+
+    /// What happens until the next piece of the request arrives.
+    pub(super) fn wait_for_frame(&mut self) {
+        let gap_ns = u64::try_from(FRAME_GAP.as_nanos()).unwrap_or(u64::MAX);
+        let until_ns = self.instance.state().process.elapsed_ns().saturating_add(gap_ns);
+        for _ in 0..MAX_EVENTS {
+            let due_ns = self.answer_due_ns.filter(|due_ns| *due_ns < until_ns);
+            if self.is_over() {
+                return;
+            }
+            match (self.event(due_ns.unwrap_or(until_ns)), due_ns) {
+                (Some(_), _) => {}
+                (None, Some(due_ns)) => {
+                    self.answer_due_ns = None;
+                    self.instance.state().process.advance_to(due_ns);
+                    self.answer();
+                }
+                (None, None) => break,
+            }
+        }
+        self.instance.state().process.advance_to(until_ns);
     }
 
     /// The host forgets the stream.
@@ -280,6 +322,7 @@ impl Stream<'_> {
 
     /// Why Envoy would not survive this.
     fn crash(&mut self, deferred: &Deferred) -> Option<&'static str> {
+        let in_metadata = self.in_callback && self.running == "proxy_on_response_metadata";
         let in_last_callback = self.in_callback && self.running == "proxy_on_response_trailers";
         match deferred {
             Deferred::ContinueResponse(id)
@@ -294,6 +337,13 @@ impl Stream<'_> {
             {
                 Some(
                     "the stream was continued or reset in the callback that ends the response: Envoy dies of a segmentation fault",
+                )
+            }
+            Deferred::LocalReply(id) | Deferred::CloseStream(id)
+                if *id == self.id && in_metadata =>
+            {
+                Some(
+                    "the stream was ended in the callback for metadata of its response: Envoy dies of a segmentation fault",
                 )
             }
             _ => None,
@@ -380,7 +430,10 @@ impl Stream<'_> {
         let abandoned = self.exchange.request.abandoned;
         let response = (is_whole && !abandoned).then(|| {
             let mut message = self.response.passed.clone();
-            frame_for_http1(&mut message, head, self.response.has_body);
+            // Over HTTP/2 the framing is none of the headers' business.
+            if !self.exchange.is_http2() {
+                frame_for_http1(&mut message, head, self.response.has_body);
+            }
             ClientResponse { status, message }
         });
         let upstream = self.request.headers_passed.then(|| self.upstream_view());
