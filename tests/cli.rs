@@ -97,9 +97,23 @@ impl Fixtures {
     fn command(&self, arguments: &[String]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_filtergate"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
-        for name in ["FILTERGATE_LOG", "RUST_LOG", "NO_COLOR", "DOCKER_CONFIG", "COLUMNS"] {
+        for name in [
+            "FILTERGATE_LOG",
+            "RUST_LOG",
+            "NO_COLOR",
+            "COLUMNS",
+            "DOCKER_AUTH_CONFIG",
+            "DOCKER_CONFIG",
+            "REGISTRY_AUTH_FILE",
+            "XDG_RUNTIME_DIR",
+            "XDG_CONFIG_HOME",
+            "FILTERGATE_USERNAME",
+            "FILTERGATE_PASSWORD",
+        ] {
             command.env_remove(name);
         }
+        // Nobody's logins.
+        command.env("HOME", self.folder.path());
         // The registry of the cases is this machine.
         command.env("NO_PROXY", "*").env("no_proxy", "*");
         command

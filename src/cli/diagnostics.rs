@@ -24,7 +24,9 @@ pub fn start(verbose: u8) {
                 return;
             }
         },
-        (None, 0 | 1) => return,
+        (None, 0) => return,
+        // Which credentials are used, and what is tried again.
+        (None, 1) => Targets::new().with_target("filtergate::image", LevelFilter::INFO),
         (None, 2) => Targets::new().with_target("filtergate", LevelFilter::DEBUG),
         (None, _) => Targets::new().with_default(LevelFilter::TRACE),
     };

@@ -1,13 +1,21 @@
 //! How the commands fetch images: options, what an image argument names, and the runtime.
 
-use std::{io, time::Duration};
+use std::{
+    io::{self, Read as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::Args;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::image::{FetchOptions, Source};
+use crate::image::{CredentialSource, FetchOptions, Source, UserPassword};
 
 use super::{CliError, values};
+
+/// The variables that stand for `--username` and a password.
+const USERNAME: &str = "FILTERGATE_USERNAME";
+const PASSWORD: &str = "FILTERGATE_PASSWORD";
 
 /// Options of every command that fetches images.
 #[derive(Debug, Args)]
@@ -15,6 +23,18 @@ pub struct FetchArgs {
     /// Plain HTTP; loopback hosts get it anyway
     #[arg(long)]
     pub plain_http: bool,
+
+    /// PEM file of CAs to trust beside the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+
+    /// Registry user, or FILTERGATE_USERNAME
+    #[arg(long, value_name = "NAME")]
+    pub username: Option<String>,
+
+    /// Password on stdin, or in FILTERGATE_PASSWORD
+    #[arg(long)]
+    pub password_stdin: bool,
 
     /// Longest time for a whole pull
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = values::duration)]
@@ -31,10 +51,60 @@ impl FetchArgs {
         Ok(FetchOptions {
             max_module_bytes: self.max_module_size,
             plain_http: self.plain_http,
+            ca_file: self.ca_file.clone(),
+            credentials: self.credentials()?,
             timeout: self.timeout,
             ..FetchOptions::default()
         })
     }
+
+    /// Flags come before the environment, and that before what docker and podman know.
+    fn credentials(&self) -> Result<CredentialSource, CliError> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let usage = |text: &str| Err(CliError::Usage(text.to_owned()));
+        let user = match &self.username {
+            Some(user) => Some((user.clone(), "--username")),
+            None => variable(USERNAME).map(|user| (user, USERNAME)),
+        };
+        let password = match self.password_stdin {
+            true => Some((password_from_stdin()?, "--password-stdin")),
+            false => variable(PASSWORD).map(|password| (password, PASSWORD)),
+        };
+        match (user, password) {
+            (None, None) => Ok(CredentialSource::Default),
+            (Some((user, from)), Some((password, with))) => {
+                let origin = format!("{from} and {with}");
+                Ok(CredentialSource::Given(UserPassword::new(user, password, origin)))
+            }
+            (Some((_, from)), None) => {
+                usage(&format!("{from} needs a password: give --password-stdin, or set {PASSWORD}"))
+            }
+            (None, Some((_, with))) => {
+                usage(&format!("{with} needs a user: give --username, or set {USERNAME}"))
+            }
+        }
+    }
+}
+
+/// All of standard input but its last line break. A password on the command line could be read by
+/// everybody on the machine.
+fn password_from_stdin() -> Result<String, CliError> {
+    const MAX_BYTES: u64 = 64 << 10;
+    let usage = |text: &str| CliError::Usage(format!("--password-stdin: {text}"));
+    let mut password = String::new();
+    io::stdin()
+        .take(MAX_BYTES + 1)
+        .read_to_string(&mut password)
+        .map_err(|error| usage(&format!("cannot read standard input: {error}")))?;
+    if password.len() as u64 > MAX_BYTES {
+        return Err(usage("standard input is too long for a password"));
+    }
+    let password = password.strip_suffix('\n').unwrap_or(&password);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    if password.is_empty() {
+        return Err(usage("standard input is empty"));
+    }
+    Ok(password.to_owned())
 }
 
 /// What an image argument names.

@@ -45,6 +45,16 @@ pub enum ImageError {
         host: String,
         /// What is wrong.
         reason: String,
+        /// The next step.
+        help: String,
+    },
+    /// The file of CA certificates is broken. Going on without it would only hide that.
+    #[error("the CA file {}: {reason}", path.display())]
+    CaFile {
+        /// The path as typed.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
     },
     /// The registry could not be reached, or had trouble of its own.
     #[error("{what}: {reason}")]
@@ -158,7 +168,9 @@ impl ImageError {
         match self {
             FileNotFound { .. } | NotFound { .. } => Rule::ImageNotFound,
             Unauthorized { .. } | Credentials { .. } => Rule::ImageUnauthorized,
-            Unreachable { .. } | TimedOut { .. } | Unreadable { .. } => Rule::ImageUnreachable,
+            Unreachable { .. } | TimedOut { .. } | Unreadable { .. } | CaFile { .. } => {
+                Rule::ImageUnreachable
+            }
             DigestMismatch { .. } | SizeMismatch { .. } => Rule::ImageDigestMismatch,
             TooLarge { .. } => Rule::ImageTooLarge,
             Shape { .. } => Rule::ImageShape,
@@ -205,12 +217,13 @@ impl ImageError {
             | Ambiguous { help, .. }
             | Shape { help, .. } => help.clone(),
             Unauthorized { host, .. } => format!(
-                "check that the name is right (many registries answer this way for what does not exist), then run `docker login {host}`"
+                "check that the name is right (many registries answer this way for what does not exist), then run `docker login {host}`, or give --username and --password-stdin"
             ),
-            Credentials { host, .. } => {
-                format!("repair the docker config, or run `docker login {host}` again")
+            Credentials { help, .. } => help.clone(),
+            CaFile { .. } => {
+                "give --ca-file a PEM file with the certificate of the registry's CA".into()
             }
-            TimedOut { .. } => "try again, or allow more time".into(),
+            TimedOut { .. } => "try again, or allow more time with --timeout".into(),
             Unreadable { .. } => "check the file's permissions".into(),
             DigestMismatch { .. } => {
                 "do not use this image: push it again, and pin the digest that the push prints"

@@ -22,6 +22,7 @@ mod pull;
 mod reference;
 mod registry;
 mod runtime_config;
+mod session;
 mod shape;
 mod tarball;
 mod token;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use crate::timing::{PhaseTime, Stopwatch};
 use crate::verdict::Finding;
 
+pub use credentials::UserPassword;
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use error::ImageError;
 pub use reference::{ReferenceError, RegistryReference, Selector, Source};
@@ -47,11 +49,14 @@ pub struct FetchOptions {
     pub max_module_bytes: u64,
     /// Talk plain HTTP to the registry, whatever its host. Loopback hosts need no such option.
     pub plain_http: bool,
+    /// A PEM file with certificates of CAs that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
     /// The time that a whole pull may take, retries included.
     pub timeout: Duration,
     /// The time that one connection may take to be established.
     pub connect_timeout: Duration,
-    /// The time that a registry may be silent in the middle of an answer.
+    /// The time that a registry may be silent in the middle of an answer, and a credential helper
+    /// before its.
     pub read_timeout: Duration,
     /// The pause before the first retry; it doubles for each further one.
     pub retry_delay: Duration,
@@ -62,11 +67,14 @@ pub struct FetchOptions {
 }
 
 /// Where the credentials for a registry come from.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub enum CredentialSource {
-    /// The docker config, and if there is none, podman's auth file.
+    /// The variable `DOCKER_AUTH_CONFIG`, the docker config, and podman's auth files: the first of
+    /// them that has any for the registry.
     #[default]
     Default,
+    /// These, for one registry.
+    Given(UserPassword),
     /// This file, in the format of the docker config.
     ConfigFile(PathBuf),
     /// None are sent.
@@ -78,6 +86,7 @@ impl Default for FetchOptions {
         Self {
             max_module_bytes: 256 << 20,
             plain_http: false,
+            ca_file: None,
             timeout: Duration::from_secs(300),
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(60),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Request {
+pub(crate) enum Asked {
     Manifest,
     Blob,
 }
@@ -36,7 +36,7 @@ enum Meaning {
 impl Failure {
     pub(crate) fn of(
         problem: Problem,
-        request: Request,
+        asked: Asked,
         what: &str,
         reference: &RegistryReference,
         credentials: &Credentials,
@@ -66,9 +66,9 @@ impl Failure {
         let (what, host) = (what.to_owned(), reference.registry());
         let error = match meaning {
             Meaning::NotFound => {
-                let help = match request {
-                    Request::Blob => "push the image again: the registry has its manifest, but not all of its blobs".into(),
-                    Request::Manifest => format!("check the name and the tag or digest, and that {host} is the registry"),
+                let help = match asked {
+                    Asked::Blob => "push the image again: the registry has its manifest, but not all of its blobs".into(),
+                    Asked::Manifest => format!("check the name and the tag or digest, and that {host} is the registry"),
                 };
                 ImageError::NotFound { what, reason, help }
             }
@@ -109,10 +109,12 @@ impl Failure {
         let not_tls = reason.contains("InvalidContentType") || reason.contains("corrupt message");
         let help = if certificate {
             format!(
-                "make this machine trust {host}'s certificate: add its CA to the system's, or to a file that SSL_CERT_FILE names"
+                "if {host} has a certificate of an own CA, name a PEM file with that CA by --ca-file; it is added to the system's"
             )
         } else if not_tls {
-            format!("{host} does not seem to speak TLS: allow plain HTTP if it is meant not to")
+            format!(
+                "{host} does not seem to speak TLS: allow that with --plain-http if it is meant not to"
+            )
         } else {
             format!(
                 "check that {host} is the right host and port, and that it can be reached from here"

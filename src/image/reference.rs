@@ -198,11 +198,27 @@ fn parse_ipv6(rest: &str) -> Option<Reference> {
 
 /// Whether a host, with or without a port, is this machine's loopback.
 pub(crate) fn is_loopback(registry: &str) -> bool {
-    let host = match registry.strip_prefix('[') {
+    without_port(registry) == "localhost" || address(registry).is_some_and(|ip| ip.is_loopback())
+}
+
+/// Whether a host, with or without a port, is an address that only this machine's own network
+/// knows. Clouds answer there with what is secret to a machine.
+pub(crate) fn is_link_local(registry: &str) -> bool {
+    address(registry).is_some_and(|ip| match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_unspecified(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_unspecified(),
+    })
+}
+
+fn without_port(registry: &str) -> &str {
+    match registry.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => registry.split(':').next().unwrap_or(registry),
-    };
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+fn address(registry: &str) -> Option<IpAddr> {
+    without_port(registry).parse().ok().map(|ip: IpAddr| ip.to_canonical())
 }
 
 /// Where an image is to be fetched from.

@@ -1,29 +1,22 @@
 //! Images in a registry: what is fetched, in which order, how often, and what is believed of it.
 
 use super::content::{self, BlobSink, Content, Named};
-use super::credentials::{self, Credentials};
-use super::manifest::{
-    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, MAX_DOCUMENT_BYTES, OCI_INDEX, OCI_MANIFEST,
-};
-use super::oci_error::{Failure, Request};
-use super::token::{self, Challenge};
-use super::transport::{Endpoint, Problem, Transport, read};
+use super::manifest::{Descriptor, MAX_DOCUMENT_BYTES};
+use super::oci_error::Asked;
+use super::session::{Access, Session};
+use super::transport::{Problem, read};
 use super::{
     Digest, FetchOptions, Image, ImageError, InvalidDigest, Progress, RegistryReference,
     SourceKind, pull,
 };
 use crate::timing::{PhaseTime, Stopwatch, timed};
-use oci_distribution::secrets::RegistryAuth;
-use reqwest::header::HeaderValue;
-use reqwest::{Response, StatusCode, Url};
-use std::time::Duration;
-use tokio::sync::Mutex;
+use reqwest::Response;
 
 /// A registry that is not sent all four answers 404, or converts the manifest to another format.
-const ACCEPT: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
-const TRIES: u32 = 4;
-/// A registry that asks for more patience than this is not asked again.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.oci.image.index.v1+json, \
+    application/vnd.docker.distribution.manifest.v2+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// Pulls an image from a registry.
 pub(crate) async fn pull(
@@ -34,7 +27,7 @@ pub(crate) async fn pull(
 ) -> Result<Image, ImageError> {
     let pull = async {
         let watch = Stopwatch::process();
-        let registry = Registry::new(reference, options).await?;
+        let registry = Registry { session: Session::new(reference, Access::Pull, options).await? };
         let named = registry.named().await?;
         pull::pull(&registry, named, as_typed, watch, options, progress).await
     };
@@ -44,123 +37,25 @@ pub(crate) async fn pull(
     }
 }
 
-/// A repository in a registry.
+/// A repository in a registry, to read from.
 struct Registry<'a> {
-    transport: Transport,
-    reference: &'a RegistryReference,
-    /// The repository's URL.
-    url: Url,
-    credentials: Credentials,
-    /// What is sent with every request, once the registry has asked for it.
-    authorization: Mutex<Option<HeaderValue>>,
-    retry_delay: Duration,
+    session: Session<'a>,
 }
 
-impl<'a> Registry<'a> {
-    async fn new(
-        reference: &'a RegistryReference,
-        options: &FetchOptions,
-    ) -> Result<Self, ImageError> {
-        let host = reference.registry();
-        let credentials = credentials::find(reference, &options.credentials).await?;
-        tracing::info!(registry = host, credentials = %credentials.origin, "pulling");
-        let scheme = match reference.is_plain_http(options) {
-            true => "http",
-            false => "https",
-        };
-        let url = format!("{scheme}://{}/v2/{}/", reference.host(), reference.repository());
-        let url = url.parse().map_err(|error| ImageError::Unreachable {
-            what: reference.to_string(),
-            reason: format!("{host} is no host: {error}"),
-            help: format!("check that {host} is the right host and port"),
-        })?;
-        let authorization = match &credentials.auth {
-            RegistryAuth::Bearer(token) => {
-                Some(token::bearer(token).ok_or_else(|| ImageError::Credentials {
-                    host: host.into(),
-                    reason: format!(
-                        "{}: the token has characters in it that none can have",
-                        credentials.origin
-                    ),
-                })?)
-            }
-            _ => None,
-        };
-        Ok(Self {
-            transport: Transport::new(reference, options)?,
-            reference,
-            url,
-            credentials,
-            authorization: Mutex::new(authorization),
-            retry_delay: options.retry_delay,
-        })
-    }
-
-    /// Gets something of the repository. Any answer but 200 is a problem.
-    async fn get(&self, path: &str, accept: &str) -> Result<Response, Problem> {
-        let mut url = self.url.clone();
-        url.set_path(&format!("{}{path}", self.url.path()));
-        let sent = self.authorization.lock().await.clone();
-        let mut response = self.transport.get(&url, accept, sent.as_ref()).await?;
-        if response.status() == StatusCode::UNAUTHORIZED
-            && let Some(wanted) = self.authorize(&response, sent).await?
-        {
-            response = self.transport.get(&url, accept, Some(&wanted)).await?;
-        }
-        match response.status() {
-            StatusCode::OK => Ok(response),
-            _ => Err(Problem::answer(Endpoint::Registry, response).await),
-        }
-    }
-
-    /// What a registry that refused a request wants to see, if it is something else than what was
-    /// sent. Requests that are refused at the same time wait for one token.
-    async fn authorize(
-        &self,
-        refusal: &Response,
-        sent: Option<HeaderValue>,
-    ) -> Result<Option<HeaderValue>, Problem> {
-        // Where a redirect leads, nobody may ask for the registry's credentials.
-        if refusal.url().origin() != self.url.origin() {
-            return Ok(None);
-        }
-        let mut current = self.authorization.lock().await;
-        if *current != sent {
-            return Ok(current.clone());
-        }
-        let auth = &self.credentials.auth;
-        let wanted = match (Challenge::of(refusal.headers()), auth) {
-            // There is nothing but the token from the config, and that was sent.
-            (None, _) | (_, RegistryAuth::Bearer(_)) => None,
-            (Some(Challenge::Basic), _) => token::basic(auth),
-            (Some(Challenge::Bearer { realm, service }), _) => {
-                let repository = self.reference.repository();
-                let service = service.as_deref();
-                let transport = &self.transport;
-                let url = &self.url;
-                Some(token::fetch(transport, url, repository, &realm, service, auth).await?)
-            }
-        };
-        let wanted = wanted.filter(|wanted| Some(wanted) != sent.as_ref());
-        if wanted.is_some() {
-            current.clone_from(&wanted);
-        }
-        Ok(wanted)
-    }
-
+impl Registry<'_> {
     /// The manifest or image index that the reference names.
     async fn named(&self) -> Result<Named, ImageError> {
         let mut verify = PhaseTime::default();
-        let what = self.reference.to_string();
-        let pinned = self.reference.digest();
+        let what = self.session.reference.to_string();
+        let pinned = self.session.reference.digest();
         let id = match pinned {
             Some(digest) => digest.to_string(),
-            None => self.reference.tag().unwrap_or("latest").to_owned(),
+            None => self.session.reference.tag().unwrap_or("latest").to_owned(),
         };
         let (bytes, header) = self.manifest(&id, &what, &format!("the manifest of {what}")).await?;
         // A host that is no registry, or a network that wants a login first.
         if bytes.trim_ascii_start().starts_with(b"<") {
-            let host = self.reference.registry();
+            let host = self.session.reference.registry();
             return Err(ImageError::Unreachable {
                 what,
                 reason: format!("{host} answered with a web page instead of a manifest"),
@@ -188,7 +83,7 @@ impl<'a> Registry<'a> {
         what: &str,
         title: &str,
     ) -> Result<(Vec<u8>, Option<Digest>), ImageError> {
-        let mut retry = self.retry(Request::Manifest, what.into());
+        let mut retry = self.session.retry(Asked::Manifest, what.into());
         loop {
             match self.try_manifest(id, title).await {
                 Ok(manifest) => return Ok(manifest),
@@ -209,7 +104,7 @@ impl<'a> Registry<'a> {
                 actual,
             })
         };
-        let mut response = self.get(&format!("manifests/{id}"), &ACCEPT.join(", ")).await?;
+        let mut response = self.session.get(&format!("manifests/{id}"), ACCEPT).await?;
         if let Some(length) = response.content_length().filter(|n| *n > MAX_DOCUMENT_BYTES) {
             return Err(too_large(Some(length)));
         }
@@ -222,17 +117,13 @@ impl<'a> Registry<'a> {
         }
     }
 
-    fn retry(&self, request: Request, what: String) -> Retry<'_> {
-        Retry { registry: self, request, what, failures: 0 }
-    }
-
     async fn stream(
         &self,
         descriptor: &Descriptor,
         sink: &mut BlobSink<'_>,
     ) -> Result<(), Problem> {
         // A descriptor's `urls` are not followed: they could lead anywhere.
-        let mut response = self.get(&format!("blobs/{}", descriptor.digest), "*/*").await?;
+        let mut response = self.session.get(&format!("blobs/{}", descriptor.digest), "*/*").await?;
         if let Some(length) = response.content_length() {
             sink.announce(length).map_err(Problem::Content)?;
         }
@@ -275,7 +166,7 @@ impl Content for Registry<'_> {
     }
 
     fn name(&self) -> String {
-        self.reference.to_string()
+        self.session.reference.to_string()
     }
 
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError> {
@@ -294,39 +185,11 @@ impl Content for Registry<'_> {
         descriptor: &Descriptor,
         sink: &mut BlobSink<'_>,
     ) -> Result<(), ImageError> {
-        let mut retry = self.retry(Request::Blob, content::blob_name(descriptor));
+        let mut retry = self.session.retry(Asked::Blob, content::blob_name(descriptor));
         while let Err(problem) = self.stream(descriptor, sink).await {
             retry.after(problem).await?;
             sink.restart();
         }
-        Ok(())
-    }
-}
-
-/// The tries of one request.
-struct Retry<'a> {
-    registry: &'a Registry<'a>,
-    request: Request,
-    what: String,
-    failures: u32,
-}
-
-impl Retry<'_> {
-    /// Waits after a failed try, or gives up: after four of them, or where another cannot help.
-    async fn after(&mut self, problem: Problem) -> Result<(), ImageError> {
-        let Registry { reference, credentials, retry_delay, .. } = self.registry;
-        let failure = Failure::of(problem, self.request, &self.what, reference, credentials);
-        self.failures += 1;
-        if self.failures == TRIES || !failure.may_pass {
-            return Err(failure.error);
-        }
-        let delay = match failure.retry_after {
-            Some(asked) if asked > MAX_RETRY_AFTER => return Err(failure.error),
-            Some(asked) => asked,
-            None => retry_delay.saturating_mul(1 << (self.failures - 1)),
-        };
-        tracing::warn!("{}; trying again in {delay:?}", failure.error);
-        tokio::time::sleep(delay).await;
         Ok(())
     }
 }

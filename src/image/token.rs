@@ -1,14 +1,14 @@
 //! What a registry wants before it answers, and the token that it wants.
 
+use super::credentials::Login;
 use super::error::one_line;
-use super::reference::is_loopback;
-use super::transport::{Endpoint, MAX_ANSWER_BYTES, Problem, Transport, read};
+use super::reference::{is_link_local, is_loopback};
+use super::transport::{Endpoint, MAX_ANSWER_BYTES, Problem, Request, Transport, read, shown};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http_auth::parser::ChallengeParser;
-use oci_distribution::secrets::RegistryAuth;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
 /// What a registry wants before it answers.
@@ -50,8 +50,8 @@ impl Challenge {
 }
 
 /// The header for a user and a password.
-pub(crate) fn basic(auth: &RegistryAuth) -> Option<HeaderValue> {
-    let RegistryAuth::Basic(user, password) = auth else { return None };
+pub(crate) fn basic(login: &Login) -> Option<HeaderValue> {
+    let Login::Password { user, password } = login else { return None };
     header(&format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
 }
 
@@ -72,21 +72,38 @@ struct Answer {
     access_token: Option<String>,
 }
 
-/// Gets a token to pull `repository` with. The scope that the registry asks for is not used: some
-/// ask for none, and some for nonsense.
+/// Gets a token for a scope. The scope that the registry asks for is not used: some ask for none,
+/// and some for nonsense.
 pub(crate) async fn fetch(
     transport: &Transport,
-    registry: &Url,
-    repository: &str,
-    realm: &str,
+    realm: Url,
+    scope: &str,
     service: Option<&str>,
-    auth: &RegistryAuth,
+    login: &Login,
 ) -> Result<HeaderValue, Problem> {
-    let mut url = endpoint(realm, registry)?;
-    url.query_pairs_mut()
-        .append_pair("scope", &format!("repository:{repository}:pull"))
-        .extend_pairs(service.map(|service| ("service", service)));
-    let mut response = transport.get(&url, "application/json", basic(auth).as_ref()).await?;
+    let mut url = realm.clone();
+    let fields = [("scope", Some(scope)), ("service", service)];
+    let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let request = match login {
+        // An identity token is taken by the OAuth2 flow only, in a form.
+        Login::IdentityToken(identity) => {
+            url.set_query(None);
+            url.query_pairs_mut().extend_pairs(fields).extend_pairs([
+                ("grant_type", "refresh_token"),
+                ("client_id", "filtergate"),
+                ("refresh_token", identity),
+            ]);
+            let form = url.query().unwrap_or_default().to_owned();
+            Request::new(Method::POST, realm.clone())
+                .with_body(HeaderValue::from_static("application/x-www-form-urlencoded"), form)
+        }
+        _ => {
+            url.query_pairs_mut().extend_pairs(fields);
+            Request::get(url, "application/json")
+        }
+    };
+    let authorization = basic(login);
+    let mut response = transport.send(&request, authorization.as_ref()).await?;
     if response.status() != StatusCode::OK {
         return Err(Problem::answer(Endpoint::Token, response).await);
     }
@@ -94,7 +111,7 @@ pub(crate) async fn fetch(
     let is_all =
         read(&mut response, MAX_ANSWER_BYTES, &mut body).await.map_err(Problem::transport)?;
     let no_token = |reason: String| Problem::Refused {
-        reason: format!("the token endpoint {} {reason}", one_line(realm)),
+        reason: format!("the token endpoint {} {reason}", shown(&realm)),
         help: "check that the registry names the right token endpoint",
     };
     if !is_all {
@@ -112,8 +129,8 @@ pub(crate) async fn fetch(
 }
 
 /// The realm is whatever the registry says. Over plain HTTP it must be where the registry is that
-/// plain HTTP is spoken with already.
-fn endpoint(realm: &str, registry: &Url) -> Result<Url, Problem> {
+/// plain HTTP is spoken with already; and no registry elsewhere may have this machine ask itself.
+pub(crate) fn endpoint(realm: &str, registry: &Url) -> Result<Url, Problem> {
     let refused = |reason| Problem::Refused {
         reason: format!(
             "the registry wants a token from {}, which {reason}; nothing was sent there",
@@ -122,14 +139,24 @@ fn endpoint(realm: &str, registry: &Url) -> Result<Url, Problem> {
         help: "have the registry name a token endpoint that is reached over https",
     };
     let url = Url::parse(realm).map_err(|_| refused("is no URL"))?;
-    let loopback = |url: &Url| url.host_str().is_some_and(is_loopback);
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if registry.scheme() == "https" => {
+    let is_http = match url.scheme() {
+        "https" => false,
+        "http" => true,
+        _ => return Err(refused("is no http URL")),
+    };
+    if url.host() == registry.host() && !(is_http && registry.scheme() == "https") {
+        return Ok(url);
+    }
+    let (host, own) = (url.host_str().unwrap_or_default(), registry.host_str().unwrap_or_default());
+    match (is_loopback(own), is_loopback(host)) {
+        _ if is_http && registry.scheme() == "https" => {
             Err(refused("is plain HTTP, unlike the registry"))
         }
-        "http" if url.host() == registry.host() || loopback(&url) && loopback(registry) => Ok(url),
-        "http" => Err(refused("is plain HTTP on another host")),
-        _ => Err(refused("is no http URL")),
+        (true, true) => Ok(url),
+        _ if is_http => Err(refused("is plain HTTP on another host")),
+        _ if is_loopback(host) || is_link_local(host) => {
+            Err(refused("is an address of this machine"))
+        }
+        _ => Ok(url),
     }
 }

@@ -2,10 +2,15 @@
 //! limit, and credentials go to the host that they are for and to no other.
 
 use super::error::chain;
+use super::reference::{is_link_local, is_loopback};
 use super::{FetchOptions, ImageError, RegistryReference};
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode, Url};
-use std::time::Duration;
+use bytes::Bytes;
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
+};
+use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 /// As much as is read of an answer that is no content: a token, or the reason for a refusal.
 pub(crate) const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -21,7 +26,7 @@ pub(crate) enum Endpoint {
 
 /// Why an attempt failed.
 pub(crate) enum Problem {
-    /// An answer other than 200.
+    /// An answer other than the one that was hoped for.
     Answer { endpoint: Endpoint, status: StatusCode, body: Vec<u8>, retry_after: Option<Duration> },
     /// No answer, or only a part of one.
     Transport(reqwest::Error),
@@ -41,16 +46,24 @@ impl Problem {
     }
 
     pub(crate) async fn answer(endpoint: Endpoint, mut response: Response) -> Self {
-        let retry_after = response.headers().get(RETRY_AFTER);
-        let retry_after = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(delay);
         let mut body = Vec::new();
         // The beginning says more than that the rest did not come.
         let _ = read(&mut response, MAX_ANSWER_BYTES, &mut body).await;
-        Problem::Answer {
-            endpoint,
-            status: response.status(),
-            body,
-            retry_after: retry_after.map(Duration::from_secs),
+        Problem::Answer { endpoint, status: response.status(), body, retry_after }
+    }
+}
+
+/// What `Retry-After` asks for: a number of seconds, or a date. One in the past asks for nothing.
+fn delay(value: &HeaderValue) -> Option<Duration> {
+    let value = value.to_str().ok()?.trim();
+    match value.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => {
+            let date = httpdate::parse_http_date(value).ok()?;
+            let wait = date.duration_since(SystemTime::now()).unwrap_or_default();
+            // A date has whole seconds; who comes in the middle of the one before is too early.
+            Some(Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
         }
     }
 }
@@ -72,61 +85,112 @@ pub(crate) async fn read(
     Ok(true)
 }
 
-/// A client for one registry, its token endpoint and its storage.
+/// A request. It can be sent more than once: to where a redirect leads, with the token that was
+/// asked for, and after a failed try.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub method: Method,
+    pub url: Url,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Request {
+    pub(crate) fn new(method: Method, url: Url) -> Self {
+        Self { method, url, headers: HeaderMap::new(), body: Bytes::new() }
+    }
+
+    /// A GET for one of these media types.
+    pub(crate) fn get(url: Url, accept: &'static str) -> Self {
+        let mut request = Self::new(Method::GET, url);
+        request.headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        request
+    }
+
+    /// With a body of that media type.
+    pub(crate) fn with_body(mut self, media_type: HeaderValue, body: impl Into<Bytes>) -> Self {
+        self.headers.insert(CONTENT_TYPE, media_type);
+        self.body = body.into();
+        self
+    }
+}
+
+/// A client for one server, and for what that redirects to.
 pub(crate) struct Transport(Client);
 
 impl Transport {
+    /// A client for a registry, its token endpoint and its storage.
     pub(crate) fn new(
         reference: &RegistryReference,
         options: &FetchOptions,
     ) -> Result<Self, ImageError> {
+        let is_plain_http = reference.is_plain_http(options);
+        Self::to(&reference.to_string(), reference.is_loopback(), is_plain_http, options)
+    }
+
+    /// A client for the server that has `what`, which is how errors name it.
+    pub(crate) fn to(
+        what: &str,
+        is_loopback: bool,
+        is_plain_http: bool,
+        options: &FetchOptions,
+    ) -> Result<Self, ImageError> {
+        let certificates = match &options.ca_file {
+            Some(path) => certificates(path)?,
+            None => Vec::new(),
+        };
         let builder = || {
             let builder = Client::builder()
                 .user_agent(USER_AGENT)
                 .connect_timeout(options.connect_timeout)
                 .read_timeout(options.read_timeout)
+                .tls_certs_merge(certificates.clone())
                 .redirect(reqwest::redirect::Policy::none());
             // A proxy from the environment cannot reach this machine's loopback.
-            if reference.is_loopback() { builder.no_proxy() } else { builder }
+            if is_loopback { builder.no_proxy() } else { builder }
         };
         let client = match builder().build() {
             // A machine without CA certificates. Plain HTTP needs none.
-            Err(_) if reference.is_plain_http(options) => builder().tls_certs_only([]).build(),
+            Err(_) if is_plain_http => builder().tls_certs_only([]).build(),
             result => result,
         };
         client.map(Self).map_err(|error| {
             let reason = chain(&error);
             let help = if reason.contains("CA certificates") {
-                "install the system's CA certificates (the package `ca-certificates`), or set SSL_CERT_FILE to a file with them"
+                "install the system's CA certificates (the package `ca-certificates`), or name a file with them by --ca-file or SSL_CERT_FILE"
             } else {
                 "check the proxy and certificate settings in the environment"
             };
             ImageError::Unreachable {
-                what: reference.to_string(),
+                what: what.into(),
                 reason: format!("cannot set up the client: {reason}"),
                 help: help.into(),
             }
         })
     }
 
-    /// Gets `url`, or where it redirects to. reqwest could follow redirects itself, but it drops the
-    /// authorization for the first request to another host only, and sends it with the second.
-    pub(crate) async fn get(
+    /// Sends a request, there and to where the answer redirects. reqwest could follow redirects
+    /// itself, but it drops the authorization for the first request to another host only, and sends
+    /// it with the second.
+    pub(crate) async fn send(
         &self,
-        url: &Url,
-        accept: &str,
+        request: &Request,
         authorization: Option<&HeaderValue>,
     ) -> Result<Response, Problem> {
+        let Request { method, url, headers, body } = request;
         let mut at = url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let mut request = self.0.get(at.clone()).header(ACCEPT, accept);
+            let mut builder = self.0.request(method.clone(), at.clone()).headers(headers.clone());
             if let Some(authorization) = authorization
                 && at.origin() == url.origin()
             {
-                request = request.header(AUTHORIZATION, authorization);
+                builder = builder.header(AUTHORIZATION, authorization);
             }
-            let response = request.send().await.map_err(Problem::transport)?;
-            match redirect(&response)? {
+            if !method.is_safe() {
+                builder = builder.body(body.clone());
+            }
+            let response = builder.send().await.map_err(Problem::transport)?;
+            match redirect(&response, request)? {
                 Some(next) => at = next,
                 None => return Ok(response),
             }
@@ -138,25 +202,51 @@ impl Transport {
     }
 }
 
+/// The certificates of a PEM file.
+fn certificates(path: &Path) -> Result<Vec<Certificate>, ImageError> {
+    let broken = |reason: &str| ImageError::CaFile { path: path.into(), reason: reason.to_owned() };
+    let pem = std::fs::read(path).map_err(|error| broken(&error.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&pem)
+        .map_err(|error| broken(&format!("is no file of PEM certificates: {}", chain(&error))))?;
+    if certificates.is_empty() {
+        return Err(broken("has no certificate in PEM form (`-----BEGIN CERTIFICATE-----`)"));
+    }
+    Ok(certificates)
+}
+
 /// Where an answer redirects to.
-fn redirect(response: &Response) -> Result<Option<Url>, Problem> {
+fn redirect(response: &Response, request: &Request) -> Result<Option<Url>, Problem> {
     let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let Some(location) = response.headers().get(LOCATION).filter(|_| is_redirect) else {
         return Ok(None);
     };
+    let refused = |reason: &str| Problem::Refused {
+        reason: format!("{} redirects to {reason}", shown(response.url())),
+        help: "check the registry's storage and proxy settings",
+    };
     let next = location.to_str().ok().and_then(|location| response.url().join(location).ok());
-    match next.filter(|next| matches!(next.scheme(), "http" | "https")) {
-        Some(next) => Ok(Some(next)),
-        None => Err(Problem::Refused {
-            reason: format!("{} redirects to what is no http URL", shown(response.url())),
-            help: "check the registry's storage and proxy settings",
-        }),
+    let Some(next) = next.filter(|next| matches!(next.scheme(), "http" | "https")) else {
+        return Err(refused("what is no http URL"));
+    };
+    // A server elsewhere could have this machine ask its own services, or its cloud's, and show in
+    // a message what they answer.
+    let host = |url: &Url| url.host_str().unwrap_or_default().to_owned();
+    let (from, to) = (host(&request.url), host(&next));
+    if from != to && !is_loopback(&from) && (is_loopback(&to) || is_link_local(&to)) {
+        return Err(refused(&format!("{}, which is an address of this machine", shown(&next))));
     }
+    // What is sent is for the server that it was meant for, as credentials are.
+    if !request.method.is_safe() && next.origin() != request.url.origin() {
+        return Err(refused(&format!("{}; nothing was sent there", shown(&next))));
+    }
+    Ok(Some(next))
 }
 
-/// A URL without its query.
-fn shown(url: &Url) -> String {
+/// A URL without its query, and without a password.
+pub(crate) fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
+    // Neither fails for a URL that has a host.
+    let _ = url.set_password(None);
     super::error::one_line(url.as_str())
 }

@@ -81,7 +81,7 @@ fn a_broken_docker_config_is_not_anonymous() {
     let server = Server::start(good);
     for (text, part) in [
         ("{", "config.json is not valid"),
-        (r#"{"auths":{"HOST":{"auth":"%%"}}}"#, "unable to decode credential"),
+        (r#"{"auths":{"HOST":{"auth":"%%"}}}"#, "`auth` is not the base64 of"),
         (
             r#"{"credHelpers":{"HOST":"does-not-exist-anywhere"}}"#,
             "docker-credential-does-not-exist-anywhere",
