@@ -162,6 +162,14 @@ impl ImageError {
         Self::Invalid { what: what.into(), reason: reason.into(), consumer_message: None }
     }
 
+    /// The same after so many tries, where that is worth saying.
+    pub(crate) fn tried(mut self, times: u32) -> Self {
+        if let Self::Unreachable { reason, .. } = &mut self {
+            reason.push_str(&format!("; tried {times} times"));
+        }
+        self
+    }
+
     /// The rule that the error belongs to.
     pub fn rule(&self) -> Rule {
         use ImageError::*;
