@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::image::{CredentialSource, FetchOptions, Source, UserPassword};
+use crate::image::{CredentialSource, FetchOptions, Platform, Source, UserPassword};
 
 use super::{CliError, values};
 
@@ -20,6 +20,10 @@ const PASSWORD: &str = "FILTERGATE_PASSWORD";
 /// Options of every command that fetches images.
 #[derive(Debug, Args)]
 pub struct FetchArgs {
+    /// Take this entry of an image index: OS/ARCH
+    #[arg(long, value_name = "PLATFORM", value_parser = values::platform)]
+    pub platform: Option<Platform>,
+
     /// Plain HTTP; loopback hosts get it anyway
     #[arg(long)]
     pub plain_http: bool,
@@ -54,6 +58,7 @@ impl FetchArgs {
             ca_file: self.ca_file.clone(),
             credentials: self.credentials()?,
             timeout: self.timeout,
+            platform: self.platform.clone(),
             ..FetchOptions::default()
         })
     }

@@ -7,6 +7,7 @@ mod diagnostics;
 pub mod exit;
 mod explain;
 mod fetch;
+mod inspect;
 mod output;
 mod parity;
 mod progress;
@@ -31,6 +32,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(Box<check::Check>),
+    Inspect(Box<inspect::Inspect>),
     Bench(Box<bench::Bench>),
     Parity(Box<parity::Parity>),
     Explain(explain::Explain),
@@ -78,6 +80,7 @@ impl CliError {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, CliError> {
     match Cli::try_parse_from(arguments)?.command {
         Command::Check(check) => check.execute(),
+        Command::Inspect(inspect) => inspect.execute(),
         Command::Bench(bench) => bench.execute(),
         Command::Parity(parity) => parity.execute(),
         Command::Explain(explain) => explain.execute(),

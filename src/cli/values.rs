@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use crate::report::escape::escape;
+use crate::{image::Platform, report::escape::escape};
 
 /// `500ms`, `1s`, `1.5s`, `2m`.
 ///
@@ -60,6 +60,20 @@ pub fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "write bytes, or a number and KiB, MiB or GiB".to_owned())
 }
 
+/// `linux/amd64`.
+///
+/// # Errors
+///
+/// With the reason.
+pub fn platform(text: &str) -> Result<Platform, String> {
+    match text.split('/').collect::<Vec<_>>().as_slice() {
+        [os, architecture] if !os.is_empty() && !architecture.is_empty() => {
+            Ok(Platform { os: (*os).to_owned(), architecture: (*architecture).to_owned() })
+        }
+        _ => Err("write the system and the architecture: linux/amd64".to_owned()),
+    }
+}
+
 /// Text, or with a leading `@` the content of a file.
 ///
 /// # Errors
@@ -95,6 +109,15 @@ mod tests {
         assert_eq!(size("1 GiB"), Ok(1 << 30));
         for bad in ["", "0", "MiB", "1MB", "99999999999GiB", "-1"] {
             assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn platforms() {
+        let arm = Platform { os: "linux".to_owned(), architecture: "arm64".to_owned() };
+        assert_eq!(platform("linux/arm64"), Ok(arm));
+        for bad in ["", "linux", "linux/", "/amd64", "linux/arm/v7"] {
+            assert!(platform(bad).is_err(), "{bad}");
         }
     }
 

@@ -14,6 +14,16 @@ pub(crate) trait Content {
     /// How an error names the image that was asked for.
     fn name(&self) -> String;
 
+    /// Whether images have manifests there, and with them digests.
+    fn has_manifests(&self) -> bool {
+        true
+    }
+
+    /// Whether layers are kept without the compression that they have in a registry.
+    fn stores_layers_uncompressed(&self) -> bool {
+        false
+    }
+
     /// The manifest or image index with that digest. Implementations need not verify it.
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError>;
 

@@ -1,95 +1,150 @@
 //! Image indexes: which of the entries is the image, decided as Istio and Envoy Gateway do.
 
 use super::content::{self, Content, Named, list};
-use super::manifest::{self, Descriptor, Document, Manifest};
-use super::{Digest, FetchOptions, ImageError, Platform, consumer};
+use super::manifest::{self, Descriptor, Document, Index, Manifest};
+use super::{Digest, ImageError, Platform};
 use crate::timing::PhaseTime;
-use crate::verdict::{Finding, Rule};
 
 /// Deeper indexes than that are nobody's and only there to keep a reader busy.
-const MAX_DEPTH: usize = 3;
+pub(crate) const MAX_DEPTH: usize = 3;
 
-/// A manifest, and the way to it.
-pub(crate) struct Resolved {
+/// A manifest, and its digest.
+pub(crate) struct Selected {
     pub manifest: Box<Manifest>,
     pub digest: Digest,
-    pub notes: Vec<Finding>,
-    pub verify: PhaseTime,
+    /// The platform of its entry, where it is in an index.
+    pub platform: Option<Platform>,
 }
 
-/// Follows image indexes to the manifest for the platform.
+/// What a reference comes to.
+pub(crate) enum Resolved {
+    /// One image.
+    One {
+        selected: Selected,
+        /// The other images of the index that it is in.
+        siblings: Vec<Descriptor>,
+    },
+    /// No entry is for the consumers' platform, and none was asked for: the images that there are.
+    Other(Vec<Descriptor>),
+}
+
+/// Follows image indexes to the manifest for the platform. An entry that names none counts as
+/// linux/amd64.
 pub(crate) async fn resolve<C: Content>(
     content: &C,
     named: &Named,
-    options: &FetchOptions,
+    platform: Option<&Platform>,
+    verify: &mut PhaseTime,
 ) -> Result<Resolved, ImageError> {
-    let mut verify = named.verify;
-    let mut notes = Vec::new();
+    let wanted = platform.cloned().unwrap_or_default();
     let mut digest = named.digest.clone();
     let mut document = manifest::parse(&named.bytes, &content.name())?;
+    let mut found_platform = None;
+    let mut siblings = Vec::new();
     for _ in 0..=MAX_DEPTH {
-        let entries = match document {
+        let index = match document {
             Document::Manifest(manifest) => {
-                if let Some(pinned) = named.pinned.as_ref().filter(|pinned| **pinned != digest) {
-                    notes.push(pinned_index(content, pinned, &digest));
-                }
-                return Ok(Resolved { manifest, digest, notes, verify });
+                let selected = Selected { manifest, digest, platform: found_platform };
+                return Ok(Resolved::One { selected, siblings });
             }
-            Document::Index(entries) => entries,
+            Document::Index(index) => index,
         };
-        let chosen = select(content, &entries, &options.platform, &mut notes)?;
-        content::check_document_size(chosen)?;
-        let bytes = content.document(chosen).await?;
-        content::verify_document(&bytes, chosen, &mut verify)?;
-        digest = chosen.digest.clone();
-        document = manifest::parse(&bytes, &content::manifest_name(&digest))?;
+        let runnable: Vec<_> = index.entries.into_iter().filter(|e| !is_attestation(e)).collect();
+        let Some(at) = runnable.iter().position(|entry| platform_of(entry) == wanted) else {
+            // Wasm is the same for every platform: where there is no choice, the module is still
+            // worth looking at.
+            return match platform {
+                None if !runnable.is_empty() => Ok(Resolved::Other(runnable)),
+                _ => Err(no_entry(content, &runnable, &wanted)),
+            };
+        };
+        siblings = runnable;
+        let chosen = siblings.remove(at);
+        let bytes = read(content, &chosen, verify).await?;
+        document = manifest::parse(&bytes, &content::manifest_name(&chosen.digest))?;
+        found_platform = Some(platform_of(&chosen));
+        digest = chosen.digest;
     }
-    Err(ImageError::invalid(
+    Err(too_deep(content))
+}
+
+/// The image that an entry is, or the first image of the index that it is.
+pub(crate) async fn open_entry<C: Content>(
+    content: &C,
+    entry: &Descriptor,
+    verify: &mut PhaseTime,
+) -> Result<Selected, ImageError> {
+    let platform = Some(platform_of(entry));
+    let mut entry = entry.clone();
+    for _ in 0..=MAX_DEPTH {
+        let bytes = read(content, &entry, verify).await?;
+        match manifest::parse(&bytes, &content::manifest_name(&entry.digest))? {
+            Document::Manifest(manifest) => {
+                return Ok(Selected { manifest, digest: entry.digest, platform });
+            }
+            Document::Index(index) => {
+                let first = index.entries.into_iter().find(|entry| !is_attestation(entry));
+                entry = first.ok_or_else(|| no_entry(content, &[], &Platform::default()))?;
+            }
+        }
+    }
+    Err(too_deep(content))
+}
+
+/// Reads and verifies a manifest or image index.
+pub(crate) async fn read<C: Content>(
+    content: &C,
+    entry: &Descriptor,
+    verify: &mut PhaseTime,
+) -> Result<Vec<u8>, ImageError> {
+    content::check_document_size(entry)?;
+    let bytes = content.document(entry).await?;
+    content::verify_document(&bytes, entry, verify)?;
+    Ok(bytes)
+}
+
+/// Whether the reference names an index in which oci-client, on linux/amd64, finds an image: it
+/// follows no further index, and takes no entry without a platform.
+pub(crate) fn is_index_for_wkg(index: &Index) -> bool {
+    index.entries.iter().any(|entry| entry.platform.as_ref() == Some(&Platform::default()))
+}
+
+fn too_deep<C: Content>(content: &C) -> ImageError {
+    ImageError::invalid(
         content.name(),
         format!("image indexes are nested more than {MAX_DEPTH} deep"),
-    ))
+    )
 }
 
-/// The first entry for the platform; an entry that names none counts as linux/amd64.
-fn select<'e, C: Content>(
+/// An index without an entry for the platform that was asked for, or without any.
+pub(crate) fn no_entry<C: Content>(
     content: &C,
-    entries: &'e [Descriptor],
+    runnable: &[Descriptor],
     wanted: &Platform,
-    notes: &mut Vec<Finding>,
-) -> Result<&'e Descriptor, ImageError> {
-    let runnable: Vec<_> = entries.iter().filter(|e| !is_attestation(e)).collect();
-    if let Some(entry) = runnable.iter().find(|e| platform(e) == *wanted) {
-        return Ok(entry);
+) -> ImageError {
+    ImageError::Shape {
+        what: content.name(),
+        reason: format!("the image index has no entry for {wanted}, only {}", platforms(runnable)),
+        consumer_message: None,
+        help: match runnable {
+            [] => "push the image again".into(),
+            _ => format!(
+                "build the image for {wanted} (`docker build --platform {wanted}`), or name another with `--platform`"
+            ),
+        },
     }
-    let has = match list(runnable.iter().map(|e| platform(e).to_string())) {
+}
+
+/// The platforms of entries, for a message.
+pub(crate) fn platforms(entries: &[Descriptor]) -> String {
+    match list(entries.iter().map(|entry| platform_of(entry).to_string())) {
         empty if empty.is_empty() => "no image at all".to_owned(),
         platforms => platforms,
-    };
-    let reason = format!("the image index has no entry for {wanted}, only {has}");
-    let help = format!("build the image for {wanted} (`docker build --platform {wanted}`)");
-    // The consumers do not ask for any other.
-    let is_default = *wanted == Platform::default();
-    let message = is_default.then(|| consumer::no_platform(&content.name(), wanted));
-    match runnable.as_slice() {
-        // Wasm is the same for every platform: where there is no choice, the module is still worth
-        // looking at.
-        [only] if is_default => {
-            let finding = Finding::warning(
-                Rule::ImageShape,
-                format!("{reason}: Istio and Envoy Gateway would not take it"),
-            )
-            .help(help)
-            .envoy_text(&message.unwrap_or_default());
-            notes.push(finding);
-            Ok(only)
-        }
-        _ => {
-            Err(ImageError::Shape { what: content.name(), reason, consumer_message: message, help })
-        }
     }
 }
 
-fn platform(entry: &Descriptor) -> Platform {
+/// The platform of an entry.
+pub(crate) fn platform_of(entry: &Descriptor) -> Platform {
     match &entry.platform {
         Some(platform) if !(platform.os.is_empty() && platform.architecture.is_empty()) => {
             platform.clone()
@@ -99,19 +154,8 @@ fn platform(entry: &Descriptor) -> Platform {
 }
 
 /// buildx adds an entry for each image's provenance. It is a manifest, but of no image.
-fn is_attestation(entry: &Descriptor) -> bool {
+pub(crate) fn is_attestation(entry: &Descriptor) -> bool {
     let kind = entry.annotations.get("vnd.docker.reference.type");
     kind.is_some_and(|kind| kind == "attestation-manifest")
         || entry.platform.as_ref().is_some_and(|p| p.os == "unknown" && p.architecture == "unknown")
-}
-
-/// `docker buildx build --push` prints the digest of the index, so that is what people pin; the
-/// consumers compare the pin with the digest of the manifest that they selected.
-fn pinned_index<C: Content>(content: &C, pinned: &Digest, selected: &Digest) -> Finding {
-    Finding::warning(Rule::ImageShape, format!(
-            "the reference pins an image index; Istio and Envoy Gateway compare the pin with the manifest that they select from it, {selected}, and refuse the image"
-        ),
-    )
-    .help(format!("pin {selected} instead"))
-    .envoy_text(&consumer::pinned_index(&content.name(), pinned, selected))
 }

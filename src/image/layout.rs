@@ -106,12 +106,13 @@ impl Layout {
                 .await?
         };
         // It has no descriptor, so there is nothing to verify it against.
-        let Document::Index(entries) = manifest::parse(&index, &what)? else {
+        let Document::Index(parsed) = manifest::parse(&index, &what)? else {
             return Err(ImageError::invalid(
                 what,
                 "is an image manifest, where an image index is expected",
             ));
         };
+        let entries = parsed.entries;
         let chosen = match selector {
             Some(Selector::Digest(digest)) => {
                 return self.named_by_digest(&entries, digest).await;

@@ -12,6 +12,9 @@ pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
+/// Withdrawn before OCI 1.1. Its layers are named `blobs`.
+pub(crate) const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
+
 /// The largest manifest, image index or config that is read: what the distribution specification
 /// asks registries to accept.
 pub(crate) const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -31,6 +34,8 @@ pub(crate) struct RawDescriptor {
     pub annotations: Annotations,
     #[serde(default)]
     pub platform: Option<Platform>,
+    #[serde(default)]
+    pub artifact_type: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -41,6 +46,7 @@ struct RawManifest {
     artifact_type: Option<String>,
     config: Option<RawDescriptor>,
     layers: Option<Vec<RawDescriptor>>,
+    blobs: Option<Vec<RawDescriptor>>,
     manifests: Option<Vec<RawDescriptor>>,
     #[serde(default, deserialize_with = "null_is_default")]
     annotations: Annotations,
@@ -63,6 +69,7 @@ pub(crate) struct Descriptor {
     pub size: u64,
     pub annotations: Annotations,
     pub platform: Option<Platform>,
+    pub artifact_type: Option<String>,
 }
 
 impl Descriptor {
@@ -73,7 +80,7 @@ impl Descriptor {
 }
 
 /// The manifest of one image.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Manifest {
     /// As written in it; empty where it is not.
     pub media_type: String,
@@ -83,11 +90,20 @@ pub(crate) struct Manifest {
     pub annotations: Annotations,
 }
 
+/// A list of images, each for a platform.
+#[derive(Debug, Clone)]
+pub(crate) struct Index {
+    /// As written in it; empty where it is not.
+    pub media_type: String,
+    pub entries: Vec<Descriptor>,
+    pub annotations: Annotations,
+}
+
 /// What a reference can resolve to.
 #[derive(Debug)]
 pub(crate) enum Document {
     Manifest(Box<Manifest>),
-    Index(Vec<Descriptor>),
+    Index(Index),
 }
 
 /// Parses what a registry or a layout gave for `what`. The kind is decided by the `mediaType` in
@@ -105,7 +121,7 @@ pub(crate) fn parse(bytes: &[u8], what: &str) -> Result<Document, ImageError> {
     }
     let media_type = raw.media_type.unwrap_or_default();
     let is_index = match media_type.as_str() {
-        OCI_MANIFEST | DOCKER_MANIFEST => false,
+        OCI_MANIFEST | DOCKER_MANIFEST | OCI_ARTIFACT => false,
         OCI_INDEX | DOCKER_LIST => true,
         "" => raw.manifests.is_some() && raw.layers.is_none(),
         other => {
@@ -128,9 +144,17 @@ pub(crate) fn parse(bytes: &[u8], what: &str) -> Result<Document, ImageError> {
             .collect::<Result<Vec<_>, _>>()
     };
     if is_index {
-        return Ok(Document::Index(checked(raw.manifests.unwrap_or_default(), "manifests")?));
+        return Ok(Document::Index(Index {
+            media_type,
+            entries: checked(raw.manifests.unwrap_or_default(), "manifests")?,
+            annotations: raw.annotations,
+        }));
     }
-    if raw.layers.is_none() && raw.config.is_none() {
+    let layers = match media_type.as_str() {
+        OCI_ARTIFACT => raw.blobs,
+        _ => raw.layers,
+    };
+    if layers.is_none() && raw.config.is_none() {
         return Err(invalid("the manifest has neither layers nor a config".into()));
     }
     Ok(Document::Manifest(Box::new(Manifest {
@@ -140,7 +164,7 @@ pub(crate) fn parse(bytes: &[u8], what: &str) -> Result<Document, ImageError> {
             .config
             .map(|raw| descriptor(raw).map_err(|e| invalid(format!("config: {e}"))))
             .transpose()?,
-        layers: checked(raw.layers.unwrap_or_default(), "layers")?,
+        layers: checked(layers.unwrap_or_default(), "layers")?,
         annotations: raw.annotations,
     })))
 }
@@ -152,5 +176,6 @@ fn descriptor(raw: RawDescriptor) -> Result<Descriptor, super::InvalidDigest> {
         size: raw.size,
         annotations: raw.annotations,
         platform: raw.platform,
+        artifact_type: raw.artifact_type,
     })
 }

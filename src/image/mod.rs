@@ -8,6 +8,7 @@
 //! a branch of `shape::recognise`.
 #![warn(missing_docs)]
 
+mod compression;
 mod consumer;
 mod content;
 mod credentials;
@@ -15,15 +16,20 @@ mod digest;
 mod error;
 mod file;
 mod image_index;
+mod inspect;
 mod layout;
+mod listing;
 mod manifest;
 mod oci_error;
+mod open;
 mod pull;
 mod reference;
 mod registry;
 mod runtime_config;
+mod search;
 mod session;
 mod shape;
+mod source;
 mod tarball;
 mod token;
 mod transport;
@@ -31,12 +37,14 @@ mod transport;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::timing::{PhaseTime, Stopwatch};
+use crate::timing::PhaseTime;
 use crate::verdict::Finding;
 
+pub use consumer::{Consumer, ConsumerVerdict};
 pub use credentials::UserPassword;
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use error::ImageError;
+pub use inspect::{Inspection, Node, NodeContent, Part};
 pub use reference::{ReferenceError, RegistryReference, Selector, Source};
 pub use runtime_config::RuntimeConfig;
 pub use shape::Shape;
@@ -60,8 +68,9 @@ pub struct FetchOptions {
     pub read_timeout: Duration,
     /// The pause before the first retry; it doubles for each further one.
     pub retry_delay: Duration,
-    /// The entry of an image index to take.
-    pub platform: Platform,
+    /// The entry of an image index to take. `None` is what Istio and Envoy Gateway take, linux/amd64,
+    /// and where there is none, the only module that the index has.
+    pub platform: Option<Platform>,
     /// Where the credentials for a registry come from.
     pub credentials: CredentialSource,
 }
@@ -91,7 +100,7 @@ impl Default for FetchOptions {
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(60),
             retry_delay: Duration::from_millis(500),
-            platform: Platform::default(),
+            platform: None,
             credentials: CredentialSource::default(),
         }
     }
@@ -150,8 +159,14 @@ pub struct Image {
     pub wasm: Vec<u8>,
     /// The SHA-256 of [`Image::wasm`] in lowercase hex. This is what Envoy's `sha256` field means.
     pub wasm_sha256: String,
+    /// Where in the image the module is; `None` where it was in no image.
+    pub module_place: Option<ModulePlace>,
     /// The runtime config, if the image has one that could be read.
     pub runtime_config: Option<RuntimeConfig>,
+    /// Where it is, also if it could not be read.
+    pub config_place: Option<ConfigPlace>,
+    /// Who takes the image; nobody is asked where the module was in no image.
+    pub consumers: Vec<ConsumerVerdict>,
     /// What deviates from the specification, in the order in which it was found.
     pub notes: Vec<Finding>,
     /// The time that getting the bytes took.
@@ -171,10 +186,51 @@ impl Image {
             manifest_digest: None,
             wasm_sha256: Digest::sha256(&wasm).hex().to_owned(),
             wasm,
+            module_place: None,
             runtime_config: None,
+            config_place: None,
+            consumers: Vec::new(),
             notes: Vec::new(),
             fetch: PhaseTime::default(),
             verify: PhaseTime::default(),
+        }
+    }
+}
+
+/// Where in an image the module is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModulePlace {
+    /// Which of the layers, the first is 1.
+    pub layer: usize,
+    /// How many layers there are.
+    pub layers: usize,
+    /// The path in the layer; `None` where the layer is the module.
+    pub path: Option<String>,
+}
+
+/// Where in an image the runtime config is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfigPlace {
+    /// This layer is the config; the first is 1.
+    Layer(usize),
+    /// The manifest's config is it.
+    ManifestConfig,
+    /// It is `runtime-config.json` in a layer that is an archive.
+    File {
+        /// Which of the layers, the first is 1.
+        layer: usize,
+    },
+    /// In the manifest's annotations.
+    Annotations,
+}
+
+impl std::fmt::Display for ConfigPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Layer(layer) => write!(f, "layer {layer}"),
+            Self::ManifestConfig => write!(f, "the manifest's config"),
+            Self::File { layer } => write!(f, "runtime-config.json in layer {layer}"),
+            Self::Annotations => write!(f, "the manifest's annotations"),
         }
     }
 }
@@ -209,16 +265,21 @@ pub async fn fetch(
     options: &FetchOptions,
     progress: &dyn Progress,
 ) -> Result<Image, ImageError> {
-    match source {
-        Source::File(path) => file::fetch(path, reference_as_typed, options).await,
-        Source::OciLayout { path, selector } => {
-            let watch = Stopwatch::process();
-            let layout = layout::Layout::open(path).await?;
-            let named = layout.select(selector.as_ref()).await?;
-            pull::pull(&layout, named, reference_as_typed, watch, options, progress).await
-        }
-        Source::Registry(reference) => {
-            registry::pull(reference, reference_as_typed, options, progress).await
-        }
-    }
+    let task = source::Fetch { reference: reference_as_typed, options, progress };
+    source::with(source, reference_as_typed, options, &task).await
+}
+
+/// Finds out all that there is to see of the image that `source` names, also where it holds no
+/// module. `reference_as_typed` is only repeated in the result.
+///
+/// It needs a tokio runtime with its I/O and time drivers enabled.
+pub async fn inspect(
+    source: &Source,
+    reference_as_typed: &str,
+    options: &FetchOptions,
+    progress: &dyn Progress,
+) -> Inspection {
+    let task = source::Fetch { reference: reference_as_typed, options, progress };
+    let inspected = source::with(source, reference_as_typed, options, &source::Inspect(task)).await;
+    inspected.unwrap_or_else(|error| Inspection::without_a_manifest(reference_as_typed, Err(error)))
 }

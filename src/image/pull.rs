@@ -1,268 +1,351 @@
-//! From what a reference resolved to, to an [`Image`].
+//! From what a reference resolved to, to an [`Image`], and to who takes it.
 
-use super::content::{self, Blob, Content, Named};
+use super::consumer::{self, Consumer, ConsumerVerdict, Extracted};
+use super::content::{self, Content, Named};
 use super::error::ImageError;
-use super::file::blocking;
-use super::image_index;
-use super::manifest::{Descriptor, MAX_DOCUMENT_BYTES, Manifest};
-use super::runtime_config::{Reading, is_blank};
-use super::shape::{self, Module, Plan, Shape};
-use super::tarball::{self, Failure, Found};
-use super::{Digest, FetchOptions, Image, Progress, consumer};
-use crate::timing::{PhaseTime, Stopwatch, timed};
+use super::image_index::{self, Resolved, Selected};
+use super::manifest::{self, Descriptor, Document, OCI_ARTIFACT};
+use super::open::{self, Attempt, Opened, REBUILD};
+use super::{Digest, FetchOptions, Image, NoProgress, Platform, Progress, Shape};
+use crate::timing::{PhaseTime, Stopwatch};
 use crate::verdict::{Finding, Rule};
 
-/// Pulls the image that `named` is, or leads to. `watch` has been running since the first request.
-pub(crate) async fn pull<C: Content>(
+/// Entries of an index of which the modules are compared.
+const MAX_COMPARED: usize = 8;
+
+/// What is known of an image, also where it holds no module.
+pub(crate) struct Survey {
+    pub image: Result<Image, ImageError>,
+    pub consumers: Vec<ConsumerVerdict>,
+    /// The digest of the manifest that was selected, if one was.
+    pub manifest_digest: Option<Digest>,
+    /// The shape that the manifest has.
+    pub shape: Option<Shape>,
+}
+
+/// Finds out all that there is to know of the image that `named` is, or leads to. `watch` has been
+/// running since the first access.
+pub(crate) async fn survey<C: Content>(
     content: &C,
-    named: Named,
+    named: &Named,
     reference: &str,
     watch: Stopwatch,
     options: &FetchOptions,
     progress: &dyn Progress,
-) -> Result<Image, ImageError> {
-    let resolved = image_index::resolve(content, &named, options).await?;
-    let (manifest, mut notes) = (resolved.manifest, resolved.notes);
-    let mut verify = resolved.verify;
-    let plan = shape::recognise(&manifest).ok_or_else(|| no_module(content, &manifest))?;
-
-    let blobs = download(content, &plan, &manifest, options, progress).await?;
-    verify += blobs.verify;
-    let fetch = watch.elapsed().without(verify);
-
-    let unpacked = unpack(blobs.module, &plan, &manifest, options).await?;
-    verify += unpacked.verify;
-    shape_notes(&plan, &manifest, &unpacked, &mut notes);
-
-    let config = unpacked.config.or(blobs.config_layer);
-    let mut reading = read_configs(config, blobs.manifest_config);
-    reading.apply_annotations(&manifest.annotations);
-    notes.append(&mut reading.notes);
-
-    Ok(Image {
+) -> Survey {
+    let mut surveyor = Surveyor { content, named, options, progress, verify: named.verify };
+    let found = match surveyor.find().await {
+        Ok(found) => found,
+        Err(error) => return surveyor.without_a_manifest(error),
+    };
+    let Found { selected, attempt, mut notes, theirs } = found;
+    let Attempt { shape, opened, .. } = attempt;
+    let consumers = surveyor.consumers(&theirs);
+    let istio = consumers.iter().find(|verdict| verdict.consumer == Consumer::Istio);
+    let log = istio.and_then(|verdict| verdict.log.clone());
+    let manifest_digest = Some(selected.digest.clone());
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            let image = Err(error.said_by_consumers(log));
+            // Without a module, an image that is like none has no shape at all.
+            let shape = Some(shape).filter(|shape| *shape != Shape::Unknown);
+            return Survey { image, consumers, manifest_digest, shape };
+        }
+    };
+    notes.extend(surveyor.consumer_notes(shape, &opened, &selected, &theirs, log.as_deref()));
+    let Opened { wasm, sha256, place, mut config, config_place, remarks, .. } = opened;
+    notes.extend(remarks);
+    notes.append(&mut config.notes);
+    let verify = surveyor.verify;
+    let has_digests = content.has_manifests();
+    let image = Image {
         reference: reference.into(),
         kind: content.kind(),
-        shape: plan.shape,
-        named_digest: Some(named.digest.to_string()),
-        manifest_digest: Some(resolved.digest.to_string()),
-        wasm: unpacked.wasm,
-        wasm_sha256: unpacked.sha256,
-        runtime_config: reading.config,
+        shape,
+        named_digest: has_digests.then(|| named.digest.to_string()),
+        manifest_digest: has_digests.then(|| selected.digest.to_string()),
+        wasm,
+        wasm_sha256: sha256.hex().to_owned(),
+        module_place: Some(place),
+        runtime_config: config.config,
+        config_place,
+        consumers: consumers.clone(),
         notes,
-        fetch,
+        fetch: watch.elapsed().without(verify),
         verify,
-    })
+    };
+    Survey { image: Ok(image), consumers, manifest_digest, shape: Some(shape) }
 }
 
-fn no_module<C: Content>(content: &C, manifest: &Manifest) -> ImageError {
-    let types = content::list(manifest.layers.iter().map(|layer| {
-        match super::error::one_line(&layer.media_type) {
-            none if none.is_empty() => "no media type".to_owned(),
-            some => some,
-        }
-    }));
-    let reason = match manifest.layers.len() {
-        0 => "the image has no layers".into(),
-        1 => format!("the image's layer is no Wasm module, and no archive: {types}"),
-        n => format!(
-            "none of the image's {n} layers is a Wasm module, and the last is no archive: {types}"
-        ),
-    };
-    ImageError::Shape {
-        what: content.name(),
-        reason,
-        consumer_message: consumer::objection(manifest),
-        help: REBUILD.into(),
+/// What was found of an image.
+struct Found {
+    selected: Selected,
+    attempt: Attempt,
+    notes: Vec<Finding>,
+    theirs: Theirs,
+}
+
+/// What the consumers get, whatever was asked for here.
+enum Theirs {
+    /// This image.
+    Image { manifest: Box<manifest::Manifest>, digest: Digest, seen: Seen },
+    /// None: the index has no entry for linux/amd64.
+    NoPlatform,
+}
+
+/// What of an attempt the consumers' verdicts rest on.
+struct Seen {
+    extracted: Extracted,
+    config_layer: Option<Vec<u8>>,
+}
+
+impl Seen {
+    fn of(attempt: &Attempt) -> Self {
+        Self { extracted: attempt.extracted.clone(), config_layer: attempt.config_layer.clone() }
     }
 }
 
-const REBUILD: &str = "build the image with `FROM scratch` and `COPY plugin.wasm /plugin.wasm` as its last layer: every consumer takes that";
-
-struct Blobs {
-    module: Vec<u8>,
-    config_layer: Option<Vec<u8>>,
-    manifest_config: Option<Vec<u8>>,
+struct Surveyor<'a, C> {
+    content: &'a C,
+    named: &'a Named,
+    options: &'a FetchOptions,
+    progress: &'a dyn Progress,
     verify: PhaseTime,
 }
 
-/// Gets all the blobs that are needed at once. The manifest's config is one of them whatever it
-/// is, so that an image is never called intact when its config is not. Other layers are not read.
-async fn download<C: Content>(
-    content: &C,
-    plan: &Plan<'_>,
-    manifest: &Manifest,
-    options: &FetchOptions,
-    progress: &dyn Progress,
-) -> Result<Blobs, ImageError> {
-    let (Module::Raw(module) | Module::Archive(module)) = plan.module;
-    let config = manifest.config.as_ref();
-    // An image often has the same blob in both places.
-    let layer_is_config = matches!((plan.config_layer, config),
-        (Some(layer), Some(config)) if layer.digest == config.digest && layer.size == config.size);
-    let config_layer = plan.config_layer.filter(|_| !layer_is_config);
+impl<C: Content> Surveyor<'_, C> {
+    async fn find(&mut self) -> Result<Found, ImageError> {
+        let wanted = self.options.platform.as_ref();
+        let mut verify = self.verify;
+        let resolved = image_index::resolve(self.content, self.named, wanted, &mut verify).await;
+        self.verify = verify;
+        let (selected, siblings) = match resolved? {
+            Resolved::One { selected, siblings } => (selected, siblings),
+            Resolved::Other(entries) => return self.any_of(entries).await,
+        };
+        let attempt = self.open(&selected, self.progress).await;
+        let mut notes = Vec::new();
+        notes.extend(self.compare(&selected, &attempt, &siblings).await);
+        let theirs = match &selected.platform {
+            Some(platform) if *platform != Platform::default() => self.theirs_of_index().await?,
+            _ => Theirs::Image {
+                manifest: selected.manifest.clone(),
+                digest: selected.digest.clone(),
+                seen: Seen::of(&attempt),
+            },
+        };
+        Ok(Found { selected, attempt, notes, theirs })
+    }
 
-    let optional = |descriptor: Option<&'_ Descriptor>| {
-        let descriptor = descriptor.cloned();
-        async move {
-            match descriptor {
-                Some(d) => content::get(content, &d, MAX_DOCUMENT_BYTES, progress).await.map(Some),
-                None => Ok::<Option<Blob>, ImageError>(None),
+    /// The image that the consumers take from an index of which another was asked for.
+    async fn theirs_of_index(&mut self) -> Result<Theirs, ImageError> {
+        let mut verify = self.verify;
+        let resolved = image_index::resolve(self.content, self.named, None, &mut verify).await?;
+        self.verify = verify;
+        let Resolved::One { selected, .. } = resolved else { return Ok(Theirs::NoPlatform) };
+        let attempt = self.open(&selected, &NoProgress).await;
+        let seen = Seen::of(&attempt);
+        Ok(Theirs::Image { manifest: selected.manifest, digest: selected.digest, seen })
+    }
+
+    /// The first of images for platforms that nobody asked for, unless their modules differ.
+    async fn any_of(&mut self, entries: Vec<Descriptor>) -> Result<Found, ImageError> {
+        let wanted = Platform::default();
+        let no_entry = || image_index::no_entry(self.content, &entries, &wanted);
+        let Some(first) = entries.first() else { return Err(no_entry()) };
+        let mut verify = PhaseTime::default();
+        let selected = image_index::open_entry(self.content, first, &mut verify).await?;
+        self.verify += verify;
+        let attempt = self.open(&selected, self.progress).await;
+        if let Some(differs) = self.compare(&selected, &attempt, &entries[1..]).await {
+            let mut error = no_entry();
+            if let ImageError::Shape { reason, help, .. } = &mut error {
+                *reason = format!("{reason}, and {}", differs.message);
+                *help = format!("say which to look at with `--platform`, and {help}");
+            }
+            return Err(error);
+        }
+        let reason = format!(
+            "the image index has no entry for {wanted}, only {}",
+            image_index::platforms(&entries)
+        );
+        let note = Finding::warning(
+            Rule::ImageShape,
+            format!("{reason}: Istio and Envoy Gateway would not take it"),
+        )
+        .help(format!("build the image for {wanted} (`docker build --platform {wanted}`)"))
+        .envoy_text(&self.no_platform(Consumer::Istio).log.unwrap_or_default());
+        Ok(Found { selected, attempt, notes: vec![note], theirs: Theirs::NoPlatform })
+    }
+
+    async fn open(&mut self, selected: &Selected, progress: &dyn Progress) -> Attempt {
+        let attempt = open::open(self.content, &selected.manifest, self.options, progress).await;
+        self.verify += attempt.verify;
+        attempt
+    }
+
+    /// Whether other entries of the index hold another module. What cannot be had of them is not
+    /// compared: tools copy an index with one of its images.
+    async fn compare(
+        &mut self,
+        selected: &Selected,
+        attempt: &Attempt,
+        siblings: &[Descriptor],
+    ) -> Option<Finding> {
+        let ours = &attempt.opened.as_ref().ok()?.sha256;
+        let layers = |selected: &Selected| -> Vec<_> {
+            selected.manifest.layers.iter().map(|layer| layer.digest.clone()).collect()
+        };
+        let mut different = Vec::new();
+        for entry in siblings.iter().take(MAX_COMPARED) {
+            let mut verify = PhaseTime::default();
+            let other = image_index::open_entry(self.content, entry, &mut verify).await;
+            self.verify += verify;
+            let Ok(other) = other else { continue };
+            if layers(&other) == layers(selected) {
+                continue;
+            }
+            let opened = self.open(&other, &NoProgress).await.opened;
+            if let Ok(theirs) = opened.map(|opened| opened.sha256)
+                && theirs != *ours
+            {
+                let platform = image_index::platform_of(entry);
+                different.push(format!("{platform} sha256 {}…", theirs.short()));
             }
         }
-    };
-    let (module, config_layer, config) = futures_util::try_join!(
-        content::get(content, module, options.max_module_bytes, progress),
-        optional(config_layer),
-        optional(config),
-    )?;
-
-    let mut verify = module.verify;
-    for blob in [&config_layer, &config].into_iter().flatten() {
-        verify += blob.verify;
-    }
-    let config = config.map(|blob| blob.bytes);
-    Ok(Blobs {
-        module: module.bytes,
-        config_layer: match layer_is_config {
-            true => config.clone(),
-            false => config_layer.map(|blob| blob.bytes),
-        },
-        manifest_config: config.filter(|_| plan.manifest_config.is_some()),
-        verify,
-    })
-}
-
-struct Unpacked {
-    wasm: Vec<u8>,
-    sha256: String,
-    config: Option<Vec<u8>>,
-    remarks: Vec<(String, Option<&'static str>)>,
-    consumer_error: Option<&'static str>,
-    verify: PhaseTime,
-}
-
-async fn unpack(
-    blob: Vec<u8>,
-    plan: &Plan<'_>,
-    manifest: &Manifest,
-    options: &FetchOptions,
-) -> Result<Unpacked, ImageError> {
-    let (descriptor, is_archive) = match plan.module {
-        Module::Raw(descriptor) => (descriptor, false),
-        Module::Archive(descriptor) => (descriptor, true),
-    };
-    let limit = options.max_module_bytes;
-    let digest = descriptor.digest.clone();
-    let (found, sha256, verify) = blocking(move || {
-        let mut verify = PhaseTime::default();
-        if !is_archive {
-            // The blob's digest has just been verified; it need not be computed a second time.
-            let sha256 = match digest.algorithm() {
-                super::Algorithm::Sha256 => digest,
-                super::Algorithm::Sha512 => timed(&mut verify, || Digest::sha256(&blob)),
-            };
-            let found = Found { module: blob, ..Found::default() };
-            return Ok((Ok(found), sha256.hex().to_owned(), verify));
+        if different.is_empty() {
+            return None;
         }
-        let (found, sha256) = timed(&mut verify, || {
-            let found = tarball::extract(&blob, limit);
-            let sha256 = found.as_ref().map(|f| Digest::sha256(&f.module));
-            let sha256 = sha256.map(|d| d.hex().to_owned()).unwrap_or_default();
-            (found, sha256)
-        });
-        Ok((found, sha256, verify))
-    })
-    .await?;
-    let found = found.map_err(|failure| archive_error(failure, descriptor, manifest))?;
-    Ok(Unpacked {
-        wasm: found.module,
-        sha256,
-        config: found.config,
-        remarks: found.remarks,
-        consumer_error: found.consumer_error,
-        verify,
-    })
-}
-
-fn archive_error(failure: Failure, layer: &Descriptor, manifest: &Manifest) -> ImageError {
-    let what = content::blob_name(layer);
-    let consumer_message = |text: Option<String>| {
-        text.and_then(|text| match text.starts_with("could not") {
-            // What they say of the module's bytes is not about the image.
-            false => Some(text),
-            true => consumer::archive_objection(manifest, &text),
-        })
-    };
-    match failure {
-        Failure::NoModule { reason, consumer } => ImageError::Shape {
-            what,
-            reason,
-            consumer_message: consumer_message(consumer),
-            help: REBUILD.into(),
-        },
-        Failure::Broken { reason, consumer } => {
-            ImageError::Invalid { what, reason, consumer_message: consumer_message(consumer) }
-        }
-        Failure::TooLarge { what: part, limit, actual } => {
-            ImageError::TooLarge { what: format!("{part} in {what}"), limit, actual }
-        }
-    }
-}
-
-/// What keeps consumers from taking the image, and what is merely odd about it.
-fn shape_notes(
-    plan: &Plan<'_>,
-    manifest: &Manifest,
-    unpacked: &Unpacked,
-    notes: &mut Vec<Finding>,
-) {
-    let objection = consumer::objection(manifest).or_else(|| {
-        unpacked.consumer_error.and_then(|error| consumer::archive_objection(manifest, error))
-    });
-    if let Some(text) = objection {
-        notes.push(
+        let platform = selected.platform.clone().unwrap_or_default();
+        Some(
             Finding::warning(
                 Rule::ImageShape,
                 format!(
-                    "Istio and Envoy Gateway do not take an image of this shape ({})",
-                    plan.shape
+                    "the images of the index hold different modules: {platform} sha256 {}…, {}",
+                    ours.short(),
+                    content::list(different)
                 ),
             )
-            .help(REBUILD)
-            .envoy_text(&text),
-        );
+            .help("build the module once and copy it into the image of each platform; `--platform` checks another than that for linux/amd64, which Istio and Envoy Gateway take"),
+        )
     }
-    if plan.shape == Shape::Kubewarden {
-        notes.push(Finding::warning(
-            Rule::ImageShape,
-            "the image is annotated as a Kubewarden policy, which is no proxy-wasm filter",
-        ));
-    }
-    if plan.candidates > 1 {
-        notes.push(Finding::warning(Rule::ImageShape, format!(
-                "the image has {} layers with a module, where the specification has one; the first is used",
-                plan.candidates
-            ),
-        ));
-    }
-    for (message, help) in &unpacked.remarks {
-        let mut finding = Finding::warning(Rule::ImageShape, message.as_str());
-        finding.help = help.map(str::to_owned);
-        notes.push(finding);
-    }
-}
 
-/// The layer wins: the specification says that the config is one.
-fn read_configs(layer: Option<Vec<u8>>, manifest_config: Option<Vec<u8>>) -> Reading {
-    let differ = matches!((&layer, &manifest_config), (Some(a), Some(b)) if a != b);
-    let layer = layer.filter(|layer| manifest_config.is_none() || !is_blank(layer));
-    let mut reading = Reading::of(layer.as_deref().or(manifest_config.as_deref()));
-    if differ {
-        reading.notes.push(
-            Finding::warning(Rule::ConfigInvalid, "the image has two runtime configs that differ, one as a layer and one as the manifest's config; the layer is used, unless it is empty",
-            )
-            .help("push the same file in both places, or only the layer"),
-        );
+    /// What keeps consumers from taking the image.
+    fn consumer_notes(
+        &self,
+        shape: Shape,
+        opened: &Opened,
+        selected: &Selected,
+        theirs: &Theirs,
+        log: Option<&str>,
+    ) -> Vec<Finding> {
+        let mut notes = Vec::new();
+        let Theirs::Image { manifest, digest, seen } = theirs else { return notes };
+        if manifest.media_type == OCI_ARTIFACT {
+            notes.push(
+                Finding::warning(
+                    Rule::ImageShape,
+                    "the image is an artifact manifest, which OCI withdrew and registries refuse",
+                )
+                .help(REBUILD),
+            );
+            return notes;
+        }
+        let fetched = consumer::fetcher_verdict(Consumer::Istio, manifest, &seen.extracted);
+        // Of the module's bytes there will be a finding of its own.
+        let is_about_bytes = seen.extracted == Extracted::File { is_wasm: false };
+        if fetched.takes == Some(false) && (!is_about_bytes || opened.fault.is_some()) {
+            let message = match &opened.fault {
+                Some(fault) => format!("{fault}: Istio and Envoy Gateway do not take the image"),
+                None => {
+                    format!("Istio and Envoy Gateway do not take an image of this shape ({shape})")
+                }
+            };
+            let log = log.unwrap_or_default();
+            notes.push(Finding::warning(Rule::ImageShape, message).help(REBUILD).envoy_text(log));
+        } else if let Some(fault) = &opened.fault {
+            notes.push(Finding::warning(Rule::ImageShape, fault.clone()).help(REBUILD));
+        } else if let Some(pinned) = self.pinned_index(digest)
+            && *digest == selected.digest
+        {
+            // `docker buildx build --push` prints the digest of the index, so that is what people
+            // pin; the consumers compare it with the digest of the manifest that they selected.
+            let log = consumer::pinned_index(Consumer::Istio, &self.content.name(), pinned, digest);
+            notes.push(
+                Finding::warning(Rule::ImageShape, format!(
+                    "the reference pins an image index; Istio and Envoy Gateway compare the pin with the manifest that they select from it, {digest}, and refuse the image"
+                ))
+                .help(format!("pin {digest} instead"))
+                .envoy_text(&log.log.unwrap_or_default()),
+            );
+        }
+        notes
     }
-    reading
+
+    /// The pinned digest, if it is not that of the image.
+    fn pinned_index(&self, digest: &Digest) -> Option<&Digest> {
+        self.named.pinned.as_ref().filter(|pinned| *pinned != digest)
+    }
+
+    fn no_platform(&self, consumer: Consumer) -> ConsumerVerdict {
+        consumer::no_platform(consumer, &self.content.name())
+    }
+
+    /// Everybody's verdict.
+    fn consumers(&self, theirs: &Theirs) -> Vec<ConsumerVerdict> {
+        let index = match manifest::parse(&self.named.bytes, &self.content.name()) {
+            Ok(Document::Index(index)) => Some(index),
+            _ => None,
+        };
+        if let Theirs::Image { manifest, .. } = theirs
+            && manifest.media_type == OCI_ARTIFACT
+        {
+            return consumer::all_unknown("no registry serves such a manifest any more");
+        }
+        let is_for_wkg = index.as_ref().is_none_or(image_index::is_index_for_wkg);
+        Consumer::ALL
+            .into_iter()
+            .map(|consumer| match (consumer, theirs) {
+                (Consumer::Wkg, _) if !is_for_wkg => consumer::wkg_no_platform(),
+                (Consumer::Wkg, Theirs::Image { manifest, .. }) => consumer::wkg_verdict(manifest),
+                (Consumer::SpecV0, Theirs::Image { manifest, seen, .. }) => {
+                    let config = seen.config_layer.as_deref();
+                    consumer::spec_verdict(manifest, &seen.extracted, config)
+                }
+                (Consumer::SpecV0, Theirs::NoPlatform) => consumer::spec_no_platform(),
+                (_, Theirs::NoPlatform) => self.no_platform(consumer),
+                (_, Theirs::Image { manifest, digest, seen }) => {
+                    let verdict = consumer::fetcher_verdict(consumer, manifest, &seen.extracted);
+                    match self.pinned_index(digest) {
+                        Some(pinned) if verdict.takes == Some(true) => {
+                            let name = self.content.name();
+                            consumer::pinned_index(consumer, &name, pinned, digest)
+                        }
+                        _ => verdict,
+                    }
+                }
+            })
+            .collect()
+    }
+
+    /// An image of which no manifest could be selected.
+    fn without_a_manifest(&self, error: ImageError) -> Survey {
+        let document = manifest::parse(&self.named.bytes, &self.content.name());
+        let has_default = |entry: &Descriptor| {
+            !image_index::is_attestation(entry)
+                && image_index::platform_of(entry) == Platform::default()
+        };
+        let no_platform = match &document {
+            Ok(Document::Index(index)) => !index.entries.iter().any(has_default),
+            _ => false,
+        };
+        let consumers = match no_platform {
+            true => self.consumers(&Theirs::NoPlatform),
+            false => consumer::all_unknown("no manifest could be read"),
+        };
+        let istio = consumers.first().and_then(|verdict| verdict.log.clone());
+        let image = Err(error.said_by_consumers(istio));
+        Survey { image, consumers, manifest_digest: None, shape: None }
+    }
 }

@@ -5,11 +5,8 @@ use super::manifest::{Descriptor, MAX_DOCUMENT_BYTES};
 use super::oci_error::Asked;
 use super::session::{Access, Session};
 use super::transport::{Problem, read};
-use super::{
-    Digest, FetchOptions, Image, ImageError, InvalidDigest, Progress, RegistryReference,
-    SourceKind, pull,
-};
-use crate::timing::{PhaseTime, Stopwatch, timed};
+use super::{Digest, FetchOptions, ImageError, InvalidDigest, RegistryReference, SourceKind};
+use crate::timing::{PhaseTime, timed};
 use reqwest::Response;
 
 /// A registry that is not sent all four answers 404, or converts the manifest to another format.
@@ -18,33 +15,22 @@ const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// Pulls an image from a registry.
-pub(crate) async fn pull(
-    reference: &RegistryReference,
-    as_typed: &str,
-    options: &FetchOptions,
-    progress: &dyn Progress,
-) -> Result<Image, ImageError> {
-    let pull = async {
-        let watch = Stopwatch::process();
-        let registry = Registry { session: Session::new(reference, Access::Pull, options).await? };
-        let named = registry.named().await?;
-        pull::pull(&registry, named, as_typed, watch, options, progress).await
-    };
-    match tokio::time::timeout(options.timeout, pull).await {
-        Ok(result) => result,
-        Err(_) => Err(ImageError::TimedOut { what: reference.to_string(), after: options.timeout }),
-    }
-}
-
 /// A repository in a registry, to read from.
-struct Registry<'a> {
+pub(crate) struct Registry<'a> {
     session: Session<'a>,
 }
 
-impl Registry<'_> {
+impl<'a> Registry<'a> {
+    /// Nothing is sent yet.
+    pub(crate) async fn new(
+        reference: &'a RegistryReference,
+        options: &FetchOptions,
+    ) -> Result<Self, ImageError> {
+        Ok(Self { session: Session::new(reference, Access::Pull, options).await? })
+    }
+
     /// The manifest or image index that the reference names.
-    async fn named(&self) -> Result<Named, ImageError> {
+    pub(crate) async fn named(&self) -> Result<Named, ImageError> {
         let mut verify = PhaseTime::default();
         let what = self.session.reference.to_string();
         let pinned = self.session.reference.digest();

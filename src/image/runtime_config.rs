@@ -282,8 +282,9 @@ impl Reading {
         }
     }
 
-    /// What wasme repeats in the manifest's annotations, where the config does not have it.
-    pub(crate) fn apply_annotations(&mut self, annotations: &Annotations) {
+    /// Takes what wasme repeats in the manifest's annotations, where the config does not have it, and
+    /// says whether that was anything.
+    pub(crate) fn apply_annotations(&mut self, annotations: &Annotations) -> bool {
         let abi = annotations.get("module.wasm.runtime/abi_version");
         let versions: Vec<String> = abi
             .iter()
@@ -297,7 +298,7 @@ impl Reading {
         let take_abi = !versions.is_empty() && !has_abi;
         let take_type = r#type.filter(|_| !has_type);
         if !take_abi && take_type.is_none() {
-            return;
+            return false;
         }
         let config = self.config.get_or_insert_with(|| RuntimeConfig {
             r#type: None,
@@ -327,6 +328,7 @@ impl Reading {
             );
             self.notes.push(Finding::new(Rule::ConfigType, severity, message));
         }
+        true
     }
 }
 

@@ -1,119 +1,175 @@
-//! `plugin.wasm` and `runtime-config.json` in a compat layer. The archive is only ever streamed:
-//! nothing is unpacked to disk, and no name in it is used as a path.
+//! `plugin.wasm` and `runtime-config.json` in a layer that is an archive, looked for as Istio and
+//! Envoy Gateway do. The archive is only ever streamed: nothing is unpacked to disk, and no name in
+//! it is used as a path.
 
+use super::compression::Compression;
+use super::consumer::Extracted;
 use super::error::one_line;
 use super::manifest::MAX_DOCUMENT_BYTES;
-use flate2::read::MultiGzDecoder;
 use std::io::{self, Read};
 use tar::{Archive, EntryType};
 
-const MODULE: &str = "plugin.wasm";
-const CONFIG: &str = "runtime-config.json";
-const MAX_ENTRIES: usize = 10_000;
+pub(super) const MODULE: &str = "plugin.wasm";
+pub(super) const CONFIG: &str = "runtime-config.json";
+pub(super) const MAX_ENTRIES: usize = 10_000;
 const MAX_NAME_BYTES: usize = 4096;
 /// What an archive may hold beside the module.
 const MAX_OTHER_BYTES: u64 = 64 << 20;
 
 /// What a layer has.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Found {
     pub module: Vec<u8>,
+    /// The module's path in the archive; none where the layer is the module itself.
+    pub path: Option<String>,
     pub config: Option<Vec<u8>>,
     /// Facts that do not keep the module from being used, as (message, help).
     pub remarks: Vec<(String, Option<&'static str>)>,
-    /// What a consumer says of the layer's compression, where it does not take it.
-    pub consumer_error: Option<&'static str>,
+    /// What is wrong with the layer, where the consumers do not take it.
+    pub fault: Option<String>,
+    /// What the consumers get out of the layer.
+    pub extracted: Extracted,
 }
 
 /// Why a layer has no module.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The archive is intact and has none.
-    NoModule { reason: String, consumer: Option<String> },
+    NoModule { reason: String, extracted: Extracted },
     /// The archive is broken.
-    Broken { reason: String, consumer: Option<String> },
+    Broken { reason: String, extracted: Extracted },
     /// The module, or what is in front of it, is over the limit.
     TooLarge { what: String, limit: u64, actual: Option<u64> },
 }
 
-/// What the consumers say of a layer that does not begin as gzip does.
-const NOT_GZIP: &str =
-    "could not extract wasm binary: failed to parse layer as tar.gz: gzip: invalid header";
-
-enum Compression {
-    Gzip,
-    Zstd,
-    None,
+impl Failure {
+    /// What the consumers get out of the layer.
+    pub(crate) fn extracted(&self) -> Extracted {
+        match self {
+            Self::NoModule { extracted, .. } | Self::Broken { extracted, .. } => extracted.clone(),
+            // Their limits are others than ours.
+            Self::TooLarge { .. } => Extracted::Unknown,
+        }
+    }
 }
 
-/// Decided by content: media types are often wrong.
-fn sniff(layer: &[u8]) -> Compression {
-    match layer {
-        [0x1f, 0x8b, ..] => Compression::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
-        _ => Compression::None,
-    }
+/// What the consumers say of a layer that does not begin as gzip does.
+const NOT_GZIP: &str = "failed to parse layer as tar.gz: gzip: invalid header";
+
+fn not_extracted(error: &str) -> Extracted {
+    Extracted::Error(format!("could not extract wasm binary: {error}"))
+}
+
+/// What all of an unpacked layer may have.
+pub(super) fn unpacked_limit(max_module_bytes: u64) -> u64 {
+    max_module_bytes.saturating_add(MAX_OTHER_BYTES)
 }
 
 /// Looks for the module as Istio and Envoy Gateway do: the first file whose base name is
-/// `plugin.wasm`, in whatever directory.
-pub(crate) fn extract(layer: &[u8], max_module_bytes: u64) -> Result<Found, Failure> {
-    let not_gzip = |reason: &str| {
-        Err(Failure::NoModule { reason: reason.into(), consumer: Some(NOT_GZIP.into()) })
-    };
-    match sniff(layer) {
-        // A layer may be several gzip members in a row, of which `GzDecoder` would read only one.
-        Compression::Gzip => walk(MultiGzDecoder::new(layer), max_module_bytes),
-        Compression::Zstd => not_gzip("the layer is compressed with zstd, where gzip is expected"),
-        Compression::None if layer.is_empty() => {
-            Err(Failure::Broken { reason: "the layer is empty".into(), consumer: None })
-        }
-        Compression::None if layer.starts_with(b"\0asm") => {
-            not_gzip("the layer is a bare module, where a tar archive is expected")
-        }
-        Compression::None => match walk(layer, max_module_bytes) {
-            Ok(found) => Ok(Found { consumer_error: Some(NOT_GZIP), ..found }),
-            Err(Failure::NoModule { reason, .. }) => {
-                Err(Failure::NoModule { reason, consumer: Some(NOT_GZIP.into()) })
-            }
-            Err(Failure::Broken { reason, .. }) => {
-                Err(Failure::Broken { reason, consumer: Some(NOT_GZIP.into()) })
-            }
-            Err(too_large) => Err(too_large),
-        },
+/// `plugin.wasm`, in whatever directory. A layer that they do not take is read all the same.
+///
+/// `is_plain_fine`: where it comes from, layers are stored without the compression that they have in
+/// a registry.
+pub(crate) fn extract(
+    layer: &[u8],
+    max_module_bytes: u64,
+    is_plain_fine: bool,
+) -> Result<Found, Failure> {
+    if layer.is_empty() {
+        return Err(Failure::Broken {
+            reason: "the layer is empty".into(),
+            extracted: Extracted::Unknown,
+        });
     }
+    let compression = Compression::of(layer);
+    let mut head = [0; 4];
+    let is_bare = compression.decoder(layer).read_exact(&mut head).is_ok() && head == *b"\0asm";
+    let result = match is_bare {
+        true => bare_module(layer, compression, max_module_bytes),
+        false => walk(compression.decoder(layer), max_module_bytes),
+    };
+    let fault = match compression {
+        Compression::Gzip => return result,
+        Compression::None if is_plain_fine => return result,
+        Compression::Zstd => "the layer is compressed with zstd, where gzip is expected",
+        Compression::None => "the layer is not compressed, where gzip is expected",
+    };
+    // The first fault is the only one that the consumers meet.
+    let extracted = not_extracted(NOT_GZIP);
+    match result {
+        Ok(found) => {
+            Ok(Found { fault: found.fault.or_else(|| Some(fault.into())), extracted, ..found })
+        }
+        Err(Failure::NoModule { reason, .. }) => Err(Failure::NoModule { reason, extracted }),
+        Err(Failure::Broken { reason, .. }) => Err(Failure::Broken { reason, extracted }),
+        Err(too_large) => Err(too_large),
+    }
+}
+
+/// A module where an archive is expected.
+fn bare_module(layer: &[u8], compression: Compression, limit: u64) -> Result<Found, Failure> {
+    let mut module = Vec::new();
+    let reader = compression.decoder(layer).take(limit.saturating_add(1));
+    let read = { reader }.read_to_end(&mut module);
+    if module.len() as u64 > limit {
+        return Err(Failure::TooLarge { what: "the unpacked layer".into(), limit, actual: None });
+    }
+    // An archive's header has 512 bytes.
+    let extracted = match module.len() {
+        ..512 => not_extracted("unexpected EOF"),
+        _ => not_extracted("archive/tar: invalid tar header"),
+    };
+    if let Err(error) = read {
+        let reason = format!("the layer cannot be unpacked: {}", one_line(&error.to_string()));
+        return Err(Failure::Broken { reason, extracted: Extracted::Unknown });
+    }
+    let kind = match compression {
+        Compression::Gzip => "a module that is compressed with gzip",
+        Compression::Zstd => "a module that is compressed with zstd",
+        Compression::None => "a bare module",
+    };
+    Ok(Found {
+        module,
+        path: None,
+        config: None,
+        remarks: Vec::new(),
+        fault: Some(format!("the layer is {kind}, where a tar archive is expected")),
+        extracted,
+    })
 }
 
 /// Fails when more is read than an archive may have. The failure is sticky, so that whatever the
 /// archive reader makes of it, the walk can ask.
-struct Limited<R> {
-    inner: R,
-    left: u64,
+pub(super) struct Limited<'b, R> {
+    pub inner: R,
+    pub left: &'b mut u64,
 }
 
 const OVER_LIMIT: &str = "the unpacked layer is over the limit";
 
-impl<R: Read> Read for Limited<R> {
+impl<R: Read> Read for Limited<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
-        if self.left == 0 {
+        if *self.left == 0 {
             return Err(io::Error::other(OVER_LIMIT));
         }
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let most = usize::try_from(*self.left).unwrap_or(usize::MAX);
         let most = most.min(buffer.len());
         let read = self.inner.read(&mut buffer[..most])?;
-        self.left -= read as u64;
+        *self.left -= read as u64;
         Ok(read)
     }
 }
 
 fn walk(reader: impl Read, max_module_bytes: u64) -> Result<Found, Failure> {
-    let limit = max_module_bytes.saturating_add(MAX_OTHER_BYTES);
-    let mut archive = Archive::new(Limited { inner: reader, left: limit });
-    let mut found = Found::default();
-    let mut have_module = false;
+    let limit = unpacked_limit(max_module_bytes);
+    let mut left = limit;
+    let mut archive = Archive::new(Limited { inner: reader, left: &mut left });
+    let mut module: Option<(Vec<u8>, String)> = None;
+    let mut config = None;
+    let mut remarks = Vec::new();
     let mut names = Vec::new();
     let entries = archive.entries().map_err(|e| broken(&e, limit))?;
     for (count, entry) in entries.enumerate() {
@@ -125,63 +181,74 @@ fn walk(reader: impl Read, max_module_bytes: u64) -> Result<Found, Failure> {
             Ok(_) => None,
         };
         let mut entry = match (trouble, entry) {
-            (Some(trouble), _) if have_module => {
-                found.remarks.push((
+            (Some(trouble), _) if module.is_some() => {
+                remarks.push((
                     format!(
                         "the layer cannot be read to its end behind {MODULE}: {}",
                         one_line(&trouble)
                     ),
                     Some("build and push the image again: the layer looks damaged"),
                 ));
-                return Ok(found);
+                break;
             }
             (_, Err(error)) => return Err(broken(&error, limit)),
             (Some(trouble), Ok(_)) => {
                 return Err(Failure::Broken {
                     reason: format!("the layer has {trouble} and no {MODULE} among them"),
-                    consumer: None,
+                    extracted: Extracted::Unknown,
                 });
             }
             (None, Ok(entry)) => entry,
         };
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        if name.len() > MAX_NAME_BYTES {
-            return Err(Failure::Broken {
-                reason: format!("the layer has a name of {} bytes", name.len()),
-                consumer: None,
-            });
-        }
-        let base = name.trim_end_matches('/').rsplit('/').next().unwrap_or("");
-        if base == MODULE && !have_module {
+        let name = entry_name(&entry)
+            .map_err(|reason| Failure::Broken { reason, extracted: Extracted::Unknown })?;
+        let base = base_name(&name);
+        if base == MODULE && module.is_none() {
             check_is_file(&entry, &name)?;
-            found.module = read_module(&mut entry, max_module_bytes, limit)?;
-            have_module = true;
+            let bytes = read_module(&mut entry, max_module_bytes, limit)?;
             if name.split('/').any(|part| part == "..") || name.starts_with('/') {
-                found.remarks.push((
+                remarks.push((
                     format!("the module's path in the layer is {:?}", one_line(&name)),
                     Some("put the module at the root of the layer, as `plugin.wasm`"),
                 ));
             }
+            module = Some((bytes, name));
         } else if base == MODULE {
-            found
-                .remarks
-                .push((format!("the layer has a second {MODULE}; the first is used"), None));
-        } else if base == CONFIG && found.config.is_none() {
-            read_config(&mut entry, &mut found);
+            remarks.push((format!("the layer has a second {MODULE}; the first is used"), None));
+        } else if base == CONFIG && config.is_none() {
+            match read_config(&mut entry) {
+                Ok(bytes) => config = Some(bytes),
+                Err(remark) => remarks.push((remark, None)),
+            }
         } else if names.len() < 5 && !entry.header().entry_type().is_dir() {
             names.push(one_line(&name));
         }
     }
-    if have_module {
-        return Ok(found);
+    let Some((module, path)) = module else {
+        return Err(Failure::NoModule {
+            reason: match names.as_slice() {
+                [] => format!("the last layer has no {MODULE}"),
+                names => format!("the last layer has no {MODULE}, only {}", names.join(", ")),
+            },
+            extracted: not_extracted(&format!("{MODULE} not found in the archive")),
+        });
+    };
+    let extracted = Extracted::of(&module);
+    Ok(Found { module, path: Some(path), config, remarks, fault: None, extracted })
+}
+
+/// The name of an entry, unless it is absurd.
+pub(super) fn entry_name(entry: &tar::Entry<'_, impl Read>) -> Result<String, String> {
+    let name = entry.path_bytes();
+    if name.len() > MAX_NAME_BYTES {
+        return Err(format!("the layer has a name of {} bytes", name.len()));
     }
-    Err(Failure::NoModule {
-        reason: match names.as_slice() {
-            [] => format!("the last layer has no {MODULE}"),
-            names => format!("the last layer has no {MODULE}, only {}", names.join(", ")),
-        },
-        consumer: Some(format!("could not extract wasm binary: {MODULE} not found in the archive")),
-    })
+    Ok(String::from_utf8_lossy(&name).into_owned())
+}
+
+/// The last part of a path.
+pub(super) fn base_name(name: &str) -> &str {
+    name.trim_end_matches('/').rsplit('/').next().unwrap_or("")
 }
 
 /// Links and directories have no bytes of their own. The consumers take that for an empty module.
@@ -199,7 +266,7 @@ fn check_is_file(entry: &tar::Entry<'_, impl Read>, name: &str) -> Result<(), Fa
         .unwrap_or_default();
     Err(Failure::NoModule {
         reason: format!("{} in the last layer is {kind}{target}, not a file", one_line(name)),
-        consumer: Some("fetched Wasm binary is invalid".into()),
+        extracted: Extracted::of(&[]),
     })
 }
 
@@ -226,29 +293,26 @@ fn read_module(
                 module.len(),
                 read.err().map(|e| format!(" ({})", one_line(&e.to_string()))).unwrap_or_default()
             ),
-            consumer: Some(format!(
-                "could not extract wasm binary: failed to read {MODULE}: unexpected EOF"
-            )),
+            extracted: not_extracted(&format!("failed to read {MODULE}: unexpected EOF")),
         }),
     }
 }
 
-fn read_config(entry: &mut tar::Entry<'_, impl Read>, found: &mut Found) {
+/// A runtime config, or why it cannot be used.
+pub(super) fn read_config(entry: &mut tar::Entry<'_, impl Read>) -> Result<Vec<u8>, String> {
     let size = entry.size();
     if !entry.header().entry_type().is_file() {
-        found.remarks.push((format!("{CONFIG} in the layer is not a file"), None));
-    } else if size > MAX_DOCUMENT_BYTES {
-        found.remarks.push((
-            format!("{CONFIG} has {size} bytes, more than the {MAX_DOCUMENT_BYTES} that are read"),
-            None,
+        return Err(format!("{CONFIG} in the layer is not a file"));
+    }
+    if size > MAX_DOCUMENT_BYTES {
+        return Err(format!(
+            "{CONFIG} has {size} bytes, more than the {MAX_DOCUMENT_BYTES} that are read"
         ));
-    } else {
-        let mut config = Vec::new();
-        if entry.read_to_end(&mut config).is_ok() && config.len() as u64 == size {
-            found.config = Some(config);
-        } else {
-            found.remarks.push((format!("the archive ends inside {CONFIG}"), None));
-        }
+    }
+    let mut config = Vec::new();
+    match entry.read_to_end(&mut config) {
+        Ok(_) if config.len() as u64 == size => Ok(config),
+        _ => Err(format!("the archive ends inside {CONFIG}")),
     }
 }
 
@@ -267,6 +331,9 @@ fn broken(error: &io::Error, limit: u64) -> Failure {
         || text.contains("failed to read entire block");
     Failure::Broken {
         reason: format!("the layer is not an intact tar archive: {text}"),
-        consumer: is_cut.then(|| "could not extract wasm binary: unexpected EOF".into()),
+        extracted: match is_cut {
+            true => not_extracted("unexpected EOF"),
+            false => Extracted::Unknown,
+        },
     }
 }

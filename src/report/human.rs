@@ -40,7 +40,9 @@ pub fn render(verdict: &Verdict, detail: Detail, colour: bool) -> String {
     let mut page = Page { out: String::new(), colour, detail };
     if detail > Detail::VerdictOnly {
         page.stages(verdict);
-        page.findings(verdict);
+        // Where only the empty root_id was exercised there is no other place.
+        let places = verdict.roots.iter().any(|root| !root.root_id.is_empty());
+        page.findings(&verdict.findings, places);
     }
     page.verdict(verdict);
     page.out
@@ -60,10 +62,10 @@ pub fn tally(outcomes: &[Outcome]) -> String {
 
 pub(super) const PLAIN: Style = Style::new();
 pub(super) const BOLD: Style = Style::new().bold();
-const DIM: Style = Style::new().dimmed();
-const RED: Style = AnsiColor::Red.on_default().bold();
-const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
-const GREEN: Style = AnsiColor::Green.on_default().bold();
+pub(super) const DIM: Style = Style::new().dimmed();
+pub(super) const RED: Style = AnsiColor::Red.on_default().bold();
+pub(super) const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
+pub(super) const GREEN: Style = AnsiColor::Green.on_default().bold();
 const CYAN: Style = AnsiColor::Cyan.on_default();
 
 fn style_of(severity: Severity) -> Style {
@@ -99,7 +101,7 @@ impl Page {
     }
 
     /// A further line of what is above.
-    fn below(&mut self, label: &str, style: Style, text: &str) {
+    pub(super) fn below(&mut self, label: &str, style: Style, text: &str) {
         self.put(DIM, &format!("  {label:<6} "));
         self.put(style, text);
         self.end();
@@ -191,16 +193,13 @@ impl Page {
 
     /// Notes, then warnings, then errors: what matters most is nearest to the verdict. Within each
     /// the order is Envoy's.
-    fn findings(&mut self, verdict: &Verdict) {
-        if verdict.findings.is_empty() {
+    pub(super) fn findings(&mut self, findings: &[Finding], places: bool) {
+        if findings.is_empty() {
             return;
         }
         self.end();
-        // Where only the empty root_id was exercised there is no other place.
-        let places = verdict.roots.iter().any(|root| !root.root_id.is_empty());
         for severity in [Severity::Note, Severity::Warning, Severity::Error] {
-            let mut findings =
-                verdict.findings.iter().filter(|f| f.severity == severity).peekable();
+            let mut findings = findings.iter().filter(|f| f.severity == severity).peekable();
             while let Some(finding) = findings.next() {
                 // The same step is said once for a row of findings.
                 let again = findings.peek().is_some_and(|next| next.help == finding.help);

@@ -12,6 +12,7 @@ use crate::{
     bench::{Phase, PhaseClock, PhaseTime},
     exercise::{ConnectionResult, ExchangeResult, Filter, Message, Received, RootRun},
     host::LogLine,
+    image::RuntimeConfig,
     module::ExternKind,
     verdict::{Finding, ImageFacts, ModuleFacts, Rule, Severity, Verdict},
     vm::Compiler,
@@ -105,7 +106,7 @@ struct ImageJson<'a> {
 }
 
 #[derive(Serialize)]
-struct RuntimeConfigJson<'a> {
+pub(super) struct RuntimeConfigJson<'a> {
     r#type: Option<&'a str>,
     abi_versions: &'a [String],
     root_ids: &'a [String],
@@ -116,11 +117,17 @@ impl<'a> ImageJson<'a> {
         Self {
             digest: image.manifest_digest.as_deref(),
             shape: image.shape,
-            runtime_config: image.runtime_config.as_ref().map(|config| RuntimeConfigJson {
-                r#type: config.r#type.as_deref(),
-                abi_versions: &config.abi_versions,
-                root_ids: &config.root_ids,
-            }),
+            runtime_config: image.runtime_config.as_ref().map(RuntimeConfigJson::of),
+        }
+    }
+}
+
+impl<'a> RuntimeConfigJson<'a> {
+    pub(super) fn of(config: &'a RuntimeConfig) -> Self {
+        Self {
+            r#type: config.r#type.as_deref(),
+            abi_versions: &config.abi_versions,
+            root_ids: &config.root_ids,
         }
     }
 }
@@ -179,7 +186,7 @@ impl<'a> ExternJson<'a> {
 }
 
 #[derive(Serialize)]
-struct FindingJson<'a> {
+pub(super) struct FindingJson<'a> {
     rule: &'static str,
     severity: Severity,
     message: &'a str,
@@ -190,7 +197,7 @@ struct FindingJson<'a> {
 }
 
 impl<'a> FindingJson<'a> {
-    fn of(finding: &'a Finding) -> Self {
+    pub(super) fn of(finding: &'a Finding) -> Self {
         let lines = &finding.envoy_messages;
         Self {
             rule: finding.rule.name(),

@@ -6,6 +6,7 @@
 pub mod escape;
 pub mod explain;
 pub mod human;
+pub mod inspect;
 pub mod json;
 pub mod load_time;
 pub mod matrix;

@@ -3,6 +3,7 @@
 use crate::{
     bench::PhaseClock,
     exercise::{ConnectionResult, ExchangeResult},
+    image::RuntimeConfig,
     verdict::{ImageFacts, ModuleFacts, Outcome, Rule, Verdict},
 };
 
@@ -24,15 +25,20 @@ pub(super) fn config_line(image: &ImageFacts) -> Option<String> {
     let Some(config) = &image.runtime_config else {
         return image.manifest_digest.is_some().then(|| "none".to_owned());
     };
+    Some(config_words(config))
+}
+
+/// What a runtime configuration says.
+pub(super) fn config_words(config: &RuntimeConfig) -> String {
     let list =
         |items: &[String]| items.iter().map(|item| quote(item)).collect::<Vec<_>>().join(", ");
     let or_none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
-    Some(format!(
+    format!(
         "type {}, ABI versions {}, root_ids {}",
         or_none(config.r#type.as_deref().map(quote).unwrap_or_default()),
         or_none(list(&config.abi_versions)),
         or_none(list(&config.root_ids)),
-    ))
+    )
 }
 
 pub(super) fn module_line(module: &ModuleFacts) -> String {

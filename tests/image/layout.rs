@@ -119,7 +119,7 @@ fn a_platform_can_be_asked_for() {
     assert_eq!(layout.get("v1").unwrap().wasm, b"amd64");
     let with = |architecture: &str| {
         let options = FetchOptions {
-            platform: Platform { os: "linux".into(), architecture: architecture.into() },
+            platform: Some(Platform { os: "linux".into(), architecture: architecture.into() }),
             ..options()
         };
         get_with(&layout.reference("v1"), &options)

@@ -1,7 +1,8 @@
 //! OCI layouts that tests write, and what they ask of an image.
 
 use filtergate::image::{
-    CredentialSource, Digest, FetchOptions, Image, ImageError, NoProgress, Source, fetch,
+    CredentialSource, Digest, FetchOptions, Image, ImageError, Inspection, NoProgress, Source,
+    fetch,
 };
 use filtergate::verdict::{Finding, Severity};
 use serde_json::{Value, json};
@@ -40,6 +41,11 @@ pub fn get(reference: &str) -> Result<Image, ImageError> {
 pub fn get_with(reference: &str, options: &FetchOptions) -> Result<Image, ImageError> {
     let source = Source::parse(reference).unwrap();
     block_on(fetch(&source, reference, options, &NoProgress))
+}
+
+pub fn inspect(reference: &str) -> Inspection {
+    let source = Source::parse(reference).unwrap();
+    block_on(filtergate::image::inspect(&source, reference, &options(), &NoProgress))
 }
 
 pub fn data(path: &str) -> PathBuf {

@@ -1,7 +1,8 @@
-//! Every image that a real registry took, against what Istio's own fetcher said of it.
+//! Every image that a real registry took, against what Istio's and Envoy Gateway's own fetchers said
+//! of it.
 
-use crate::support::{Layout, data};
-use filtergate::image::{Digest, Image, ImageError};
+use crate::support::{Layout, data, inspect};
+use filtergate::image::{Consumer, Digest};
 use filtergate::verdict::Severity;
 use serde_json::Value;
 use std::fs;
@@ -29,66 +30,111 @@ fn layout() -> (Layout, Vec<String>) {
     (layout, names)
 }
 
-/// The texts that Istio would log, of notes or of the error.
-fn objections(result: &Result<Image, ImageError>) -> Vec<String> {
-    match result {
-        Ok(image) => image
-            .notes
-            .iter()
-            .filter(|note| !note.envoy_messages.is_empty())
-            .map(|note| note.envoy_messages.join("\n"))
-            .collect(),
-        Err(error) => error.consumer_message().map(str::to_owned).into_iter().collect(),
-    }
+/// What a consumer said of a vector, and what filtergate says that it would: whether it takes the
+/// image, and its words if not.
+#[derive(Debug, PartialEq)]
+struct Said {
+    takes: Option<bool>,
+    log: Option<String>,
+}
+
+/// Of the name of the image, which is another one in a layout.
+fn without_name(text: &str) -> String {
+    text.split_once(" in index ").map_or(text, |(text, _)| text).to_owned()
 }
 
 #[test]
-fn every_image_is_judged_as_istio_judges_it() {
+fn every_image_is_judged_as_its_consumers_judge_it() {
     let (layout, names) = layout();
     let verdicts = json("consumer-verdicts.json");
     let mut compared = 0;
     for name in names {
-        let istio = &verdicts["shapes"][&name]["istio"];
-        let Some(ok) = istio["ok"].as_bool() else {
-            continue;
-        };
-        compared += 1;
-        let result = layout.get(&name);
-        let objections = objections(&result);
-        if ok {
-            let image = result.unwrap_or_else(|e| panic!("{name}: {e}"));
-            assert_eq!(objections, [""; 0], "{name}");
-            assert_eq!(
-                Digest::sha256(&image.wasm).to_string(),
-                istio["wasm"].as_str().unwrap(),
-                "{name}"
-            );
-            assert_eq!(image.wasm_sha256, Digest::sha256(&image.wasm).hex());
-            assert_eq!(
-                image.manifest_digest.unwrap(),
-                format!("sha256:{}", istio["checkedDigest"].as_str().unwrap()),
-                "{name}"
-            );
-            continue;
-        }
-        let said = istio["error"].as_str().unwrap();
-        if said == "fetched Wasm binary is invalid" {
-            // It is about the bytes, which are not judged here.
-            match result {
-                Ok(image) => assert!(!image.wasm.starts_with(b"\0asm"), "{name}"),
-                Err(_) => assert_eq!(objections, [said], "{name}"),
+        let inspection = inspect(&layout.reference(&name));
+        for (consumer, key) in
+            [(Consumer::Istio, "istio"), (Consumer::EnvoyGateway, "envoyGateway")]
+        {
+            let theirs = &verdicts["shapes"][&name][key];
+            let Some(ok) = theirs["ok"].as_bool() else { continue };
+            let said = Said { takes: Some(ok), log: theirs["error"].as_str().map(without_name) };
+            let ours = inspection.consumers.iter().find(|v| v.consumer == consumer).unwrap();
+            let would_say = Said { takes: ours.takes, log: ours.log.as_deref().map(without_name) };
+            assert_eq!(would_say, said, "{name}, {key}");
+            compared += 1;
+            if !ok {
+                continue;
             }
-            continue;
+            let image = inspection.image.as_ref().unwrap_or_else(|e| panic!("{name}: {e}"));
+            let wasm = Digest::sha256(&image.wasm);
+            assert_eq!(wasm.to_string(), theirs["wasm"].as_str().unwrap(), "{name}");
+            assert_eq!(image.wasm_sha256, wasm.hex());
+            let checked = format!("sha256:{}", theirs["checkedDigest"].as_str().unwrap());
+            assert_eq!(image.manifest_digest.as_ref(), Some(&checked), "{name}");
         }
-        // The name of the image is another one in a layout.
-        let until_name = |text: &str| match text.split_once(" in index ") {
-            Some((text, _)) => text.to_owned(),
-            None => text.to_owned(),
+        // Whose fetcher is another's says what that says.
+        let log = |consumer| {
+            let all = &inspection.consumers;
+            all.iter().find(|v| v.consumer == consumer).map(|v| (v.takes, v.log.clone()))
         };
-        let objections: Vec<_> = objections.iter().map(|o| until_name(o)).collect();
-        assert_eq!(objections, [until_name(said)], "{name}");
+        assert_eq!(log(Consumer::Higress), log(Consumer::Istio), "{name}");
     }
-    assert_eq!(compared, 63);
+    assert_eq!(compared, 2 * 63);
+}
+
+/// The module is found wherever it is, also where no consumer looks for it.
+#[test]
+fn every_module_is_found() {
+    let (layout, _) = layout();
+    let mut found = 0;
+    for shape in json("shapes.json").as_array().unwrap() {
+        let name = shape["name"].as_str().unwrap();
+        let Some(wasm) = shape["wasmDigest"].as_str() else { continue };
+        match layout.get(name) {
+            Ok(image) => {
+                found += 1;
+                assert_eq!(format!("sha256:{}", image.wasm_sha256), wasm, "{name}");
+            }
+            // What is deleted is not in the image, and of what is cut there is not enough.
+            Err(error) => {
+                let gone = ["bad-compat-whiteout", "bad-compat-tar-cut"];
+                assert!(gone.contains(&name), "{name}: {error}");
+            }
+        }
+    }
+    assert_eq!(found, 60);
+}
+
+/// Vector, where its module is, and what is said of that.
+#[test]
+fn a_module_where_consumers_do_not_look_is_explained() {
+    let (layout, _) = layout();
+    for (name, layer, path, part) in [
+        ("bad-compat-plugin-not-last", 1, Some("plugin.wasm"), "only LICENSE; layer 1 of 2 has it"),
+        (
+            "boe-three-copies",
+            1,
+            Some("plugin.wasm"),
+            "only config.schema.json; layer 1 of 3 has it",
+        ),
+        ("maistra-servicemeshextension", 1, Some("extension.wasm"), "`manifest.yaml` names"),
+        ("bad-compat-wrong-name", 1, Some("filter.wasm"), "`filter.wasm` in layer 1 of 1 is a"),
+        ("bad-compat-symlink", 1, Some("real.wasm"), "a symbolic link to real.wasm, not a file"),
+        ("bad-compat-hardlink", 1, Some("real.wasm"), "a hard link to real.wasm, not a file"),
+        ("bad-compat-zstd", 1, Some("plugin.wasm"), "is compressed with zstd, where gzip is"),
+        ("bad-compat-zstd-as-gzip", 1, Some("plugin.wasm"), "is compressed with zstd"),
+        ("bad-compat-plain-as-gzip", 1, Some("plugin.wasm"), "the layer is not compressed"),
+        ("bad-compat-uncompressed", 1, Some("plugin.wasm"), "the layer is not compressed"),
+        ("bad-compat-wasm-as-targz", 1, None, "a module that is compressed with gzip"),
+        ("bad-higress-tar-first", 1, Some("plugin.wasm"), "layer 1 of 4 has it"),
+        ("bad-oci-artifact-manifest", 1, None, "which OCI withdrew"),
+    ] {
+        let image = layout.get(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let place = image.module_place.unwrap();
+        assert_eq!((place.layer, place.path.as_deref()), (layer, path), "{name}");
+        let found = image.notes.iter().find(|note| note.message.contains(part));
+        let note = found.unwrap_or_else(|| panic!("{name}: {:?}", image.notes));
+        assert_eq!((note.rule.name(), note.severity), ("image/shape", Severity::Warning), "{name}");
+        assert!(note.help.is_some(), "{name}");
+    }
 }
 
 /// Vector, shape, severity of its worst note or rule of its error.
@@ -131,7 +177,12 @@ const SHAPES: &[(&str, &str, Option<&str>)] = &[
     ("index-arm64-only", "compat-oci", Some("image/shape")),
     ("index-wasi-wasm", "compat-oci", Some("image/shape")),
     ("index-wasip1-wasm", "compat-oci", Some("image/shape")),
-    ("bad-index-differs", "compat-oci", None),
+    ("bad-index-differs", "compat-oci", Some("image/shape")),
+    ("boe-three-copies", "built-on-envoy-build", Some("image/shape")),
+    ("maistra-servicemeshextension", "maistra", Some("image/shape")),
+    ("bad-oci-artifact-manifest", "oci-artifact", Some("image/shape")),
+    ("bad-higress-tar-first", "higress", Some("image/shape")),
+    ("bad-compat-zstd", "compat-oci", Some("image/shape")),
     ("bad-compat-uncompressed", "compat-oci", Some("image/shape")),
     ("bad-compat-plain-as-gzip", "compat-oci", Some("image/shape")),
     ("bad-compat-docker-manifest-oci-layer", "compat-docker", Some("image/shape")),
@@ -156,22 +207,10 @@ fn every_shape_has_its_name() {
 fn an_image_without_a_module_is_a_verdict() {
     let (layout, _) = layout();
     for (name, rule, part) in [
-        ("bad-compat-symlink", "image/shape", "a symbolic link"),
-        ("bad-compat-hardlink", "image/shape", "a hard link"),
-        ("bad-compat-directory", "image/shape", "a directory"),
-        ("bad-compat-wrong-name", "image/shape", "has no plugin.wasm, only"),
-        ("bad-compat-plugin-not-last", "image/shape", "last layer has no plugin.wasm"),
-        ("bad-compat-whiteout", "image/shape", "last layer has no plugin.wasm"),
-        ("boe-three-copies", "image/shape", "last layer has no plugin.wasm"),
-        ("maistra-servicemeshextension", "image/shape", "only"),
-        ("bad-compat-zstd", "image/shape", "zstd"),
-        ("bad-compat-zstd-as-gzip", "image/shape", "zstd"),
+        ("bad-compat-whiteout", "image/shape", "layer 1 of 2 has it, and a layer above deletes it"),
         ("bad-no-layers", "image/shape", "no layers"),
         ("bad-empty-layer-artifact", "image/shape", "application/vnd.oci.empty.v1+json"),
-        ("bad-higress-tar-first", "image/shape", "none of the image's 4 layers"),
-        ("bad-oci-artifact-manifest", "image/shape", "artifact.manifest"),
         ("bad-compat-tar-cut", "image/invalid", "8 of 21 bytes"),
-        ("bad-compat-wasm-as-targz", "image/invalid", "not an intact tar archive"),
     ] {
         let error = layout.get(name).map(|i| i.shape).expect_err(name);
         assert_eq!(error.rule().name(), rule, "{name}: {error}");
