@@ -162,6 +162,14 @@ impl ImageError {
         Self::Invalid { what: what.into(), reason: reason.into(), consumer_message: None }
     }
 
+    /// The same after so many tries, where that is worth saying.
+    pub(crate) fn tried(mut self, times: u32) -> Self {
+        if let Self::Unreachable { reason, .. } = &mut self {
+            reason.push_str(&format!("; tried {times} times"));
+        }
+        self
+    }
+
     /// Adds what Istio logs for the image, where that is known.
     pub(crate) fn said_by_consumers(mut self, log: Option<String>) -> Self {
         if let Self::Shape { consumer_message, .. } | Self::Invalid { consumer_message, .. } =

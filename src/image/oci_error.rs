@@ -102,8 +102,21 @@ impl Failure {
     }
 
     fn transport(error: &reqwest::Error, what: &str, reference: &RegistryReference) -> Self {
-        let reason = chain(error);
         let host = reference.registry();
+        if error.is_body() || error.is_decode() {
+            return Self {
+                error: ImageError::Unreachable {
+                    what: what.into(),
+                    reason: format!("the transfer broke off: {}", root_cause(error)),
+                    help: format!(
+                        "try again; if it stays so, something between here and {host} ends transfers: a proxy, or the registry's storage"
+                    ),
+                },
+                may_pass: true,
+                retry_after: None,
+            };
+        }
+        let reason = chain(error);
         let certificate = reason.contains("certificate");
         // A server that speaks plain HTTP answers a TLS greeting with something that is no TLS.
         let not_tls = reason.contains("InvalidContentType") || reason.contains("corrupt message");
@@ -126,6 +139,15 @@ impl Failure {
             retry_after: None,
         }
     }
+}
+
+/// What an HTTP client's wrappers are about.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    one_line(&cause.to_string())
 }
 
 /// The codes of the distribution specification say more than most of the numbers.

@@ -9,10 +9,14 @@ use super::manifest::{Descriptor, Manifest};
 use super::shape::{self, Shape};
 use super::{FetchOptions, Progress};
 use crate::timing::{PhaseTime, timed};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Layers that are looked into. An image with more of them is no image of a module.
-const MAX_LAYERS: usize = 32;
+/// Archives that are looked into.
+const MAX_ARCHIVES: usize = 32;
+/// An image with more layers, none of which says what it is, is not searched for one that is a module
+/// by its content.
+const MAX_UNKNOWN: usize = 8;
 /// Earlier layers that are looked into for a runtime config alone, and how large they may be: that a
 /// `COPY` makes has the size of its file.
 const MAX_CONFIG_LAYERS: usize = 8;
@@ -217,12 +221,17 @@ impl<C: Content> Searcher<'_, C> {
     fn places(&self) -> impl Iterator<Item = (usize, &Descriptor)> {
         let layers = &self.manifest.layers;
         let is_any_archive = layers.iter().any(|layer| shape::is_archive(&layer.media_type));
+        let is_unknown =
+            |layer: &Descriptor| layers.len() <= MAX_UNKNOWN && !shape::is_text(&layer.media_type);
+        // The same layer again shows nothing new.
+        let mut seen = HashSet::new();
         let all = layers.iter().enumerate().rev();
         all.filter(move |(_, layer)| match is_any_archive {
             true => shape::is_archive(&layer.media_type),
-            false => !shape::is_text(&layer.media_type),
+            false => is_unknown(layer),
         })
-        .take(MAX_LAYERS)
+        .filter(move |(_, layer)| seen.insert(&layer.digest))
+        .take(MAX_ARCHIVES)
     }
 
     async fn blob(

@@ -194,8 +194,11 @@ impl Retry<'_> {
         let Session { reference, credentials, retry_delay, .. } = self.session;
         let failure = Failure::of(problem, self.asked, &self.what, reference, credentials);
         self.failures += 1;
-        if self.failures == TRIES || !failure.may_pass {
+        if !failure.may_pass {
             return Err(failure.error);
+        }
+        if self.failures == TRIES {
+            return Err(failure.error.tried(TRIES));
         }
         let delay = match failure.retry_after {
             Some(asked) if asked > MAX_RETRY_AFTER => return Err(failure.error),

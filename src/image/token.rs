@@ -155,7 +155,7 @@ pub(crate) fn endpoint(realm: &str, registry: &Url) -> Result<Url, Problem> {
         (true, true) => Ok(url),
         _ if is_http => Err(refused("is plain HTTP on another host")),
         _ if is_loopback(host) || is_link_local(host) => {
-            Err(refused("is an address of this machine"))
+            Err(refused("is an address of this machine alone"))
         }
         _ => Ok(url),
     }

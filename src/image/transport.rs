@@ -232,8 +232,8 @@ fn redirect(response: &Response, request: &Request) -> Result<Option<Url>, Probl
     // a message what they answer.
     let host = |url: &Url| url.host_str().unwrap_or_default().to_owned();
     let (from, to) = (host(&request.url), host(&next));
-    if from != to && !is_loopback(&from) && (is_loopback(&to) || is_link_local(&to)) {
-        return Err(refused(&format!("{}, which is an address of this machine", shown(&next))));
+    if from != to && (is_link_local(&to) || is_loopback(&to) && !is_loopback(&from)) {
+        return Err(refused(&format!("{}, an address of this machine alone", shown(&next))));
     }
     // What is sent is for the server that it was meant for, as credentials are.
     if !request.method.is_safe() && next.origin() != request.url.origin() {

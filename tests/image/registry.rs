@@ -240,7 +240,7 @@ fn trouble_that_stays_is_given_up() {
     });
     let error = pull(&server, "acme/filter:v1").unwrap_err();
     assert_eq!((error.rule().name(), error.is_verdict()), ("image/unreachable", false));
-    assert!(error.to_string().ends_with("the registry answered 502"), "{error}");
+    assert!(error.to_string().ends_with("the registry answered 502; tried 4 times"), "{error}");
     assert_eq!(server.count(|r| r.path.contains("/manifests/")), 4);
 }
 

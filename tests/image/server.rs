@@ -1,22 +1,25 @@
 //! As much of an HTTP server as a registry needs: one request for each connection, on a thread.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 #[derive(Debug, Clone)]
 pub struct Request {
+    pub method: String,
     pub path: String,
     headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
 }
 
 impl Request {
     /// The same request for another path.
     pub fn with_path(&self, path: &str) -> Self {
-        Self { path: path.into(), headers: self.headers.clone() }
+        Self { path: path.into(), ..self.clone() }
     }
 
     /// A header's value, empty where there is none.
@@ -32,7 +35,15 @@ pub struct Answer {
     body: Vec<u8>,
     with_length: bool,
     cut: Option<usize>,
-    endless: Option<(Vec<u8>, Sender<usize>)>,
+    rest: Option<Rest>,
+}
+
+/// What is sent behind a body, piece by piece.
+struct Rest {
+    piece: Vec<u8>,
+    pieces: usize,
+    pause: Duration,
+    sent: Option<Sender<usize>>,
 }
 
 impl Answer {
@@ -43,7 +54,7 @@ impl Answer {
             body: body.as_ref().into(),
             with_length: true,
             cut: None,
-            endless: None,
+            rest: None,
         }
     }
 
@@ -73,8 +84,16 @@ impl Answer {
     /// `piece` is sent again and again behind the body, until the client has had enough. Then its
     /// receiver is told how often that was.
     pub fn endless(mut self, piece: impl AsRef<[u8]>, sent: &Sender<usize>) -> Self {
-        self.endless = Some((piece.as_ref().into(), sent.clone()));
+        let (piece, sent) = (piece.as_ref().into(), Some(sent.clone()));
+        self.rest = Some(Rest { piece, pieces: usize::MAX, pause: Duration::ZERO, sent });
         self.without_length()
+    }
+
+    /// `piece` is sent so many times behind the body, with a pause before each. The length that is
+    /// announced counts them all.
+    pub fn followed_by(mut self, piece: impl AsRef<[u8]>, pieces: usize, pause: Duration) -> Self {
+        self.rest = Some(Rest { piece: piece.as_ref().into(), pieces, pause, sent: None });
+        self
     }
 
     fn write(&self, stream: &mut TcpStream) -> std::io::Result<()> {
@@ -83,14 +102,21 @@ impl Answer {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         if self.with_length {
-            head.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
+            let rest = self.rest.as_ref().map_or(0, |rest| rest.piece.len() * rest.pieces);
+            head.push_str(&format!("Content-Length: {}\r\n", self.body.len() + rest));
         }
         head.push_str("\r\n");
         stream.write_all(head.as_bytes())?;
         stream.write_all(&self.body[..self.cut.unwrap_or(self.body.len())])?;
-        if let Some((piece, sent)) = &self.endless {
-            let count = (0..).find(|_| stream.write_all(piece).is_err());
-            let _ = sent.send(count.unwrap());
+        if let Some(Rest { piece, pieces, pause, sent }) = &self.rest {
+            let is_refused = |_: &usize| {
+                std::thread::sleep(*pause);
+                stream.write_all(piece).is_err()
+            };
+            let count = (0..*pieces).find(is_refused).unwrap_or(*pieces);
+            if let Some(sent) = sent {
+                let _ = sent.send(count);
+            }
         }
         Ok(())
     }
@@ -163,17 +189,26 @@ impl Drop for Server {
 }
 
 fn read(stream: &TcpStream) -> Option<Request> {
-    let mut lines = BufReader::new(stream).lines();
-    let first = lines.next()?.ok()?;
-    let path = first.split(' ').nth(1)?.to_owned();
+    let mut reader = BufReader::new(stream);
+    let mut line = || {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        Some(line.trim_end().to_owned())
+    };
+    let first = line()?;
+    let mut words = first.split(' ').map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
     let mut headers = Vec::new();
-    for line in lines {
-        let line = line.ok()?;
+    loop {
+        let line = line()?;
         if line.is_empty() {
             break;
         }
         let (name, value) = line.split_once(':')?;
         headers.push((name.to_lowercase(), value.trim().to_owned()));
     }
-    Some(Request { path, headers })
+    let mut request = Request { method, path, headers, body: Vec::new() };
+    request.body = vec![0; request.header("content-length").parse().unwrap_or(0)];
+    reader.read_exact(&mut request.body).ok()?;
+    Some(request)
 }
