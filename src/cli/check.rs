@@ -1,13 +1,13 @@
 //! `filtergate check`.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use clap::Args;
 
 use crate::{
     CheckOptions,
     host::Environment,
-    image::Source,
+    image::{Progress, Source},
     report::{
         human::{self, Detail},
         json::{self, Layout},
@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    CliError,
+    CliError, batch,
     exit::Exit,
     fetch, output, progress,
     run::{self, FilterChoice, Format, LoadArgs, ShowArgs, TraceFormat, TrafficArgs},
@@ -62,6 +62,10 @@ pub struct Check {
     #[arg(long)]
     no_exchanges: bool,
 
+    /// Images at once [default: one for each core]
+    #[arg(long, value_name = "COUNT")]
+    jobs: Option<NonZeroUsize>,
+
     /// Print every call: text or json
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text", hide_possible_values = true)]
     trace: Option<TraceFormat>,
@@ -86,15 +90,13 @@ Examples:
 Exit codes: 0 pass, 1 fail, 2 wrong usage, 3 undecided, 4 nothing tested";
 
 impl Check {
-    /// Checks the images one after another and prints each verdict as soon as it is there.
+    /// Checks the images, and prints each verdict as soon as it and those before it are there.
     pub fn execute(&self) -> Result<Exit, CliError> {
         super::diagnostics::start(self.show.verbose);
         let options = self.options()?;
         // A reference that cannot be used is found before anything is fetched.
         let sources: Vec<Source> =
             self.images.iter().map(|image| fetch::source(image)).collect::<Result<_, _>>()?;
-        let runtime = fetch::runtime(&sources)?;
-        let progress = progress::progress(!self.quiet);
         // Objects and text do not go together on one output.
         let all_json = self.show.format == Format::Json || self.trace == Some(TraceFormat::Json);
         let (format, trace_format) = if all_json {
@@ -102,36 +104,36 @@ impl Check {
         } else {
             (Format::Human, self.trace)
         };
-        let colour = self.show.color.for_stdout();
+        let batch = Batch {
+            layout: if sources.len() == 1 && options.len() == 1 && self.trace.is_none() {
+                Layout::Pretty
+            } else {
+                Layout::Line
+            },
+            images: sources.into_iter().zip(self.images.iter().cloned()).collect(),
+            options,
+            progress: progress::progress(!self.quiet),
+            format,
+            trace_format,
+            detail: self.detail(),
+            colour: self.show.color.for_stdout(),
+        };
+        let count = batch.images.len();
         let mut exit = Exit::Pass;
-        let mut outcomes = Vec::with_capacity(sources.len());
-        for (index, (source, reference)) in sources.iter().zip(&self.images).enumerate() {
-            let checked = crate::check_targets(source, reference, &options, &*progress);
-            let verdicts = runtime.block_on(checked);
-            exit = verdicts.iter().fold(exit, |exit, verdict| exit.worst(Exit::of(verdict)));
-            outcomes.push(Outcome::worst(verdicts.iter().map(|verdict| verdict.outcome)));
-            if let (Some(format), [verdict]) = (trace_format, verdicts.as_slice()) {
-                output::print(&match format {
-                    TraceFormat::Text => trace::render_text(verdict),
-                    TraceFormat::Json => trace::render_json(verdict),
-                })?;
-            }
-            let one_object = sources.len() == 1 && options.len() == 1 && self.trace.is_none();
-            let layout = if one_object { Layout::Pretty } else { Layout::Line };
-            let text = match (format, verdicts.as_slice()) {
-                (Format::Json, verdicts) => {
-                    verdicts.iter().map(|verdict| json::render(verdict, layout)).collect()
-                }
-                (Format::Human, [verdict]) => human::render(verdict, self.detail(), colour),
-                (Format::Human, verdicts) => matrix::render(verdicts, self.detail(), colour),
-            };
+        let mut outcomes = Vec::with_capacity(count);
+        let jobs = self.jobs.unwrap_or_else(batch::default_jobs);
+        let work = move |index: usize| batch.check(index);
+        batch::in_order(count, jobs, work, |index, checked: Result<Checked, CliError>| {
+            let checked = checked?;
+            exit = exit.worst(checked.exit);
+            outcomes.push(checked.outcome);
             let gap = format == Format::Human && index > 0 && !self.quiet;
-            output::print(&if gap { format!("\n{text}") } else { text })?;
-        }
-        if sources.len() > 1 && format == Format::Human && !self.quiet {
+            output::print(&checked.trace)?;
+            output::print(&if gap { format!("\n{}", checked.text) } else { checked.text })
+        })?;
+        if count > 1 && format == Format::Human && !self.quiet {
             output::print(&format!("\n{}", human::tally(&outcomes)))?;
         }
-        runtime.shutdown_background();
         Ok(exit)
     }
 
@@ -170,5 +172,53 @@ impl Check {
             (false, 0) => Detail::Normal,
             (false, _) => Detail::Everything,
         }
+    }
+}
+
+/// What is to be checked, and how it is shown.
+struct Batch {
+    images: Vec<(Source, String)>,
+    options: Vec<CheckOptions>,
+    progress: Box<dyn Progress>,
+    format: Format,
+    trace_format: Option<TraceFormat>,
+    layout: Layout,
+    detail: Detail,
+    colour: bool,
+}
+
+/// What is left of an image that was checked: text, so that no module is kept.
+struct Checked {
+    exit: Exit,
+    outcome: Outcome,
+    trace: String,
+    text: String,
+}
+
+impl Batch {
+    fn check(&self, index: usize) -> Result<Checked, CliError> {
+        let (source, reference) = &self.images[index];
+        let runtime = fetch::runtime(std::slice::from_ref(source))?;
+        let checked = crate::check_targets(source, reference, &self.options, &*self.progress);
+        let verdicts = runtime.block_on(checked);
+        runtime.shutdown_background();
+        let trace = match (self.trace_format, verdicts.as_slice()) {
+            (Some(TraceFormat::Text), [verdict]) => trace::render_text(verdict),
+            (Some(TraceFormat::Json), [verdict]) => trace::render_json(verdict),
+            _ => String::new(),
+        };
+        let text = match (self.format, verdicts.as_slice()) {
+            (Format::Json, verdicts) => {
+                verdicts.iter().map(|verdict| json::render(verdict, self.layout)).collect()
+            }
+            (Format::Human, [verdict]) => human::render(verdict, self.detail, self.colour),
+            (Format::Human, verdicts) => matrix::render(verdicts, self.detail, self.colour),
+        };
+        Ok(Checked {
+            exit: verdicts.iter().fold(Exit::Pass, |exit, verdict| exit.worst(Exit::of(verdict))),
+            outcome: Outcome::worst(verdicts.iter().map(|verdict| verdict.outcome)),
+            trace,
+            text,
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: one file for each command. Words become validated values here, and verdicts
 //! become exit codes; the work is done by the rest of the library.
 
+mod batch;
 mod bench;
 mod check;
 mod diagnostics;

@@ -1,0 +1,188 @@
+//! Work on many things at once, whose results are taken in order.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+/// As many jobs as the machine has cores for.
+pub fn default_jobs() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Results that may wait for an earlier one, for each job: a slow one must not have all the others pile
+/// up in memory.
+const AHEAD: usize = 4;
+
+struct State<R> {
+    /// The first thing that nobody has begun.
+    next: usize,
+    /// How many results were taken.
+    taken: usize,
+    /// Those that wait, by their place behind the next one to be taken.
+    ready: Vec<Option<thread::Result<R>>>,
+    /// Nobody takes any more.
+    stop: bool,
+}
+
+struct Shared<R> {
+    state: Mutex<State<R>>,
+    changed: Condvar,
+}
+
+impl<R> Shared<R> {
+    fn lock(&self) -> MutexGuard<'_, State<R>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State<R>>) -> MutexGuard<'a, State<R>> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Does `work` for each number below `count`, at most `jobs` of them at a time, and gives the results to
+/// `take` in the order of the numbers.
+///
+/// A single job is done on this thread. Where `take` fails, what has begun is left to itself.
+///
+/// # Errors
+///
+/// The first of `take`.
+pub fn in_order<R: Send + 'static, E>(
+    count: usize,
+    jobs: NonZeroUsize,
+    work: impl Fn(usize) -> R + Send + Sync + 'static,
+    mut take: impl FnMut(usize, R) -> Result<(), E>,
+) -> Result<(), E> {
+    let jobs = jobs.get().min(count);
+    let work = Arc::new(work);
+    let window = jobs * AHEAD;
+    let state = State { next: 0, taken: 0, ready: Vec::new(), stop: false };
+    let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+    let mut started = 0;
+    for _ in 0..if jobs > 1 { jobs } else { 0 } {
+        let (shared, work) = (Arc::clone(&shared), Arc::clone(&work));
+        let job = move || run_job(&shared, count, window, &*work);
+        let job = thread::Builder::new().name("filtergate-job".to_owned()).spawn(job);
+        started += usize::from(job.is_ok());
+    }
+    if started == 0 {
+        return (0..count).try_for_each(|number| take(number, work(number)));
+    }
+    for number in 0..count {
+        let result = {
+            let mut state = shared.lock();
+            loop {
+                if matches!(state.ready.first(), Some(Some(_))) {
+                    break;
+                }
+                state = shared.wait(state);
+            }
+            state.taken += 1;
+            state.ready.remove(0)
+        };
+        shared.changed.notify_all();
+        let taken = match result {
+            Some(Ok(result)) => take(number, result),
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => Ok(()),
+        };
+        if let Err(error) = taken {
+            shared.lock().stop = true;
+            shared.changed.notify_all();
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+fn run_job<R>(shared: &Shared<R>, count: usize, window: usize, work: &impl Fn(usize) -> R) {
+    let mut state = shared.lock();
+    loop {
+        if state.stop || state.next >= count {
+            return;
+        }
+        if state.next >= state.taken + window {
+            state = shared.wait(state);
+            continue;
+        }
+        let number = state.next;
+        state.next += 1;
+        drop(state);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(number)));
+        state = shared.lock();
+        let place = number - state.taken;
+        if state.ready.len() <= place {
+            state.ready.resize_with(place + 1, || None);
+        }
+        state.ready[place] = Some(result);
+        shared.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, sync::atomic::AtomicUsize, sync::atomic::Ordering::SeqCst};
+
+    use super::*;
+
+    fn jobs(jobs: usize) -> NonZeroUsize {
+        NonZeroUsize::new(jobs).unwrap()
+    }
+
+    #[test]
+    fn results_come_in_order() {
+        for of in [1, 2, 7] {
+            let mut taken = Vec::new();
+            // The first ones take longest.
+            let work = |number: usize| {
+                for _ in 0..1000 * (50 - number) {
+                    std::hint::black_box(number);
+                }
+                number * number
+            };
+            let ok: Result<(), Infallible> = in_order(50, jobs(of), work, |number, result| {
+                taken.push((number, result));
+                Ok(())
+            });
+            ok.unwrap();
+            let expected: Vec<_> = (0..50).map(|number| (number, number * number)).collect();
+            assert_eq!(taken, expected);
+        }
+    }
+
+    #[test]
+    fn no_more_is_begun_than_may_wait() {
+        let begun = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&begun);
+        let work = move |_| counter.fetch_add(1, SeqCst);
+        let taken: Result<(), Infallible> = in_order(100, jobs(2), work, |number, _| {
+            // One is being taken: it no longer waits.
+            assert!(begun.load(SeqCst) <= number + 1 + 2 * AHEAD);
+            Ok(())
+        });
+        taken.unwrap();
+    }
+
+    #[test]
+    fn nothing_is_begun_behind_an_error() {
+        let begun = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&begun);
+        let work = move |_| counter.fetch_add(1, SeqCst);
+        let failed = in_order(1000, jobs(3), work, |number, _| match number {
+            5 => Err("enough"),
+            _ => Ok(()),
+        });
+        assert_eq!(failed, Err("enough"));
+        assert!(begun.load(SeqCst) <= 6 + 3 * AHEAD);
+    }
+
+    #[test]
+    fn a_panic_is_the_callers() {
+        let work = |number: usize| assert!(number != 3, "the third");
+        let all = || in_order(9, jobs(2), work, |_, ()| Ok::<_, Infallible>(()));
+        let panic = std::panic::catch_unwind(all).unwrap_err();
+        assert!(panic.downcast_ref::<&str>() == Some(&"the third"));
+    }
+}
