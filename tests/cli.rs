@@ -7,6 +7,12 @@ use std::{
     process::{Command, Stdio},
 };
 
+use aws_lc_rs::{
+    encoding::{AsDer as _, PublicKeyX509Der},
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 
 const BLESS: &str = "FILTERGATE_BLESS";
@@ -43,6 +49,7 @@ impl Fixtures {
         );
         let config = br#"{"type": "envoy_proxy", "abiVersions": ["v0.2.1"], "config": {"root_ids": ["one"]}}"#;
         let module = fixtures.image("blob-digest", config, &passes);
+        fixtures.signed_image();
         let mut changed = passes;
         *changed.last_mut().unwrap() ^= 1;
         fixtures.write(&format!("blob-digest/blobs/sha256/{module}"), &changed);
@@ -66,8 +73,7 @@ impl Fixtures {
     /// An OCI layout with an image of the specification's shape; answers the module's digest.
     fn image(&self, name: &str, config: &[u8], module: &[u8]) -> String {
         let blob = |content: &[u8]| {
-            let digest: String =
-                Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+            let digest = sha256_hex(content);
             self.write(&format!("{name}/blobs/sha256/{digest}"), content);
             digest
         };
@@ -94,6 +100,49 @@ impl Fixtures {
         blob(module)
     }
 
+    /// The example image with a signature, as cosign attaches it, by the key `signed.pub`; the key
+    /// `other.pub` has signed nothing.
+    fn signed_image(&self) {
+        copy_folder(&root().join("examples/images/add-header"), &self.path("signed"));
+        let key = || EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+        let signer = key();
+        for (name, key) in [("signed.pub", &signer), ("other.pub", &key())] {
+            let der: PublicKeyX509Der<'_> = key.public_key().as_der().unwrap();
+            let pem = format!(
+                "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+                STANDARD.encode(der.as_ref())
+            );
+            self.write(name, pem.as_bytes());
+        }
+        let json =
+            |path: &str| -> serde_json::Value { serde_json::from_slice(&self.read(path)).unwrap() };
+        let write_blob = |content: &serde_json::Value| {
+            let content = content.to_string();
+            let hex = sha256_hex(content.as_bytes());
+            self.write(&format!("signed/blobs/sha256/{hex}"), content.as_bytes());
+            serde_json::json!({ "digest": format!("sha256:{hex}"), "size": content.len() })
+        };
+        let mut index = json("signed/index.json");
+        let digest = index["manifests"][0]["digest"].as_str().unwrap().to_owned();
+        let payload = serde_json::json!({ "critical": {
+            "type": "cosign container image signature",
+            "image": { "docker-manifest-digest": digest },
+        } });
+        let signature = signer.sign(&SystemRandom::new(), payload.to_string().as_bytes()).unwrap();
+        let mut layer = write_blob(&payload);
+        layer["mediaType"] = "application/vnd.dev.cosign.simplesigning.v1+json".into();
+        layer["annotations"] = serde_json::json!({
+            "dev.cosignproject.cosign/signature": STANDARD.encode(signature),
+        });
+        let mut entry = write_blob(&serde_json::json!({ "schemaVersion": 2, "layers": [layer] }));
+        entry["mediaType"] = "application/vnd.oci.image.manifest.v1+json".into();
+        entry["annotations"] = serde_json::json!({
+            "org.opencontainers.image.ref.name": format!("{}.sig", digest.replace(':', "-")),
+        });
+        index["manifests"].as_array_mut().unwrap().push(entry);
+        self.write("signed/index.json", index.to_string().as_bytes());
+    }
+
     fn command(&self, arguments: &[String]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_filtergate"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
@@ -118,6 +167,10 @@ impl Fixtures {
         command.env("NO_PROXY", "*").env("no_proxy", "*");
         command
     }
+}
+
+fn sha256_hex(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn files_of(extension: &str) -> Vec<PathBuf> {

@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::image::{CredentialSource, FetchOptions, Platform, Source, UserPassword};
+use crate::image::{CredentialSource, FetchOptions, Platform, PublicKey, Source, UserPassword};
 
 use super::{CliError, values};
 
@@ -47,6 +47,16 @@ pub struct FetchArgs {
     /// Largest module accepted
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = values::size)]
     pub max_module_size: u64,
+
+    /// Public key that images must be signed with
+    #[arg(long, value_name = "FILE", value_parser = public_key)]
+    pub verify_key: Option<PublicKey>,
+}
+
+/// Nothing is fetched for a key that cannot be used.
+fn public_key(path: &str) -> Result<PublicKey, String> {
+    let pem = values::file(path)?;
+    PublicKey::from_pem(path, &pem).map_err(|reason| format!("`{path}` {reason}"))
 }
 
 impl FetchArgs {
@@ -59,6 +69,7 @@ impl FetchArgs {
             credentials: self.credentials()?,
             timeout: self.timeout,
             platform: self.platform.clone(),
+            verify_key: self.verify_key.clone(),
             ..FetchOptions::default()
         })
     }

@@ -82,10 +82,17 @@ pub fn platform(text: &str) -> Result<Platform, String> {
 pub fn text_or_file(text: &str) -> Result<Vec<u8>, String> {
     match text.strip_prefix('@') {
         None => Ok(text.as_bytes().to_owned()),
-        Some(path) => {
-            fs::read(path).map_err(|error| format!("cannot read `{}`: {error}", escape(path)))
-        }
+        Some(path) => file(path),
     }
+}
+
+/// The content of a file.
+///
+/// # Errors
+///
+/// Where it cannot be read.
+pub fn file(path: &str) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("cannot read `{}`: {error}", escape(path)))
 }
 
 #[cfg(test)]

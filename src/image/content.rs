@@ -27,6 +27,18 @@ pub(crate) trait Content {
     /// The manifest or image index with that digest. Implementations need not verify it.
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError>;
 
+    /// The manifest or image index with that tag, if there is one; not verified. A place without
+    /// tags has none.
+    async fn tagged(&self, _tag: &str) -> Result<Option<Vec<u8>>, ImageError> {
+        Ok(None)
+    }
+
+    /// An image index of the manifests that refer to the one with that digest, if the place keeps
+    /// such lists; not verified. It may list others too.
+    async fn referrers(&self, _digest: &Digest) -> Result<Option<Vec<u8>>, ImageError> {
+        Ok(None)
+    }
+
     /// A blob, passed piece by piece to `sink`, which refuses what is not that blob.
     async fn blob(
         &self,

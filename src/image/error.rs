@@ -144,6 +144,16 @@ pub enum ImageError {
         /// The next step.
         help: String,
     },
+    /// There is no signature by the key that was asked for.
+    #[error("{what}: {reason}")]
+    Signature {
+        /// The image.
+        what: String,
+        /// Which signatures there are, and why they do not count.
+        reason: String,
+        /// The next step.
+        help: String,
+    },
     /// The content is broken: a manifest that is no JSON, a layer that is no archive.
     #[error("{what}: {reason}")]
     Invalid {
@@ -192,6 +202,7 @@ impl ImageError {
             DigestMismatch { .. } | SizeMismatch { .. } => Rule::ImageDigestMismatch,
             TooLarge { .. } => Rule::ImageTooLarge,
             Shape { .. } => Rule::ImageShape,
+            Signature { .. } => Rule::ImageSignature,
             NotAnImage { .. } | Ambiguous { .. } | Invalid { .. } => Rule::ImageInvalid,
         }
     }
@@ -205,6 +216,7 @@ impl ImageError {
                 | SizeMismatch { .. }
                 | TooLarge { .. }
                 | Shape { .. }
+                | Signature { .. }
                 | Invalid { .. }
         )
     }
@@ -233,7 +245,8 @@ impl ImageError {
             | Unreachable { help, .. }
             | NotAnImage { help, .. }
             | Ambiguous { help, .. }
-            | Shape { help, .. } => help.clone(),
+            | Shape { help, .. }
+            | Signature { help, .. } => help.clone(),
             Unauthorized { host, .. } => format!(
                 "check that the name is right (many registries answer this way for what does not exist), then run `docker login {host}`, or give --username and --password-stdin"
             ),

@@ -4,11 +4,16 @@ use super::content::{self, BlobSink, Content, Named, list};
 use super::digest::Digest;
 use super::file::{blocking, io_error, read_bounded};
 use super::manifest::{self, Descriptor, Document, MAX_DOCUMENT_BYTES};
+use super::signature::BUNDLE;
 use super::{ImageError, Selector, SourceKind};
 use crate::timing::PhaseTime;
 use std::path::{Path, PathBuf};
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// What `cosign save` marks its entries with, instead of a tag.
+const KIND: &str = "kind";
+const COSIGN_SIGNATURES: &str = "dev.cosignproject.cosign/sigs";
+const COSIGN_ATTESTATIONS: &str = "dev.cosignproject.cosign/atts";
 
 /// An OCI layout directory.
 #[derive(Clone)]
@@ -95,30 +100,31 @@ impl Layout {
         .await
     }
 
-    /// The image that the selector names; without one, the only image that there is.
-    pub(crate) async fn select(&self, selector: Option<&Selector>) -> Result<Named, ImageError> {
-        let index_path = self.path.join("index.json");
-        let what = index_path.display().to_string();
-        let layout = self.clone();
-        let index = {
-            let what = what.clone();
-            blocking(move || layout.read(Path::new("index.json"), &what, MAX_DOCUMENT_BYTES))
-                .await?
-        };
+    /// `index.json`, and what it lists.
+    async fn index(&self) -> Result<(Vec<u8>, Vec<Descriptor>), ImageError> {
+        let what = self.path.join("index.json").display().to_string();
+        let (layout, shown) = (self.clone(), what.clone());
+        let read = move || layout.read(Path::new("index.json"), &shown, MAX_DOCUMENT_BYTES);
+        let index = blocking(read).await?;
         // It has no descriptor, so there is nothing to verify it against.
-        let Document::Index(parsed) = manifest::parse(&index, &what)? else {
-            return Err(ImageError::invalid(
+        match manifest::parse(&index, &what)? {
+            Document::Index(parsed) => Ok((index, parsed.entries)),
+            Document::Manifest(_) => Err(ImageError::invalid(
                 what,
                 "is an image manifest, where an image index is expected",
-            ));
-        };
-        let entries = parsed.entries;
+            )),
+        }
+    }
+
+    /// The image that the selector names; without one, the only image that there is.
+    pub(crate) async fn select(&self, selector: Option<&Selector>) -> Result<Named, ImageError> {
+        let (index, entries) = self.index().await?;
         let chosen = match selector {
             Some(Selector::Digest(digest)) => {
                 return self.named_by_digest(&entries, digest).await;
             }
             Some(Selector::Tag(tag)) => self.by_tag(&entries, tag)?,
-            None => match distinct(&entries).as_slice() {
+            None => match distinct(entries.iter().filter(|e| !is_attached(e))).as_slice() {
                 [] => {
                     return Err(ImageError::Ambiguous {
                         path: self.path.clone(),
@@ -219,6 +225,23 @@ impl Content for Layout {
         self.read_blob(&descriptor.digest, what, MAX_DOCUMENT_BYTES).await
     }
 
+    async fn tagged(&self, tag: &str) -> Result<Option<Vec<u8>>, ImageError> {
+        let (_, entries) = self.index().await?;
+        let is_saved = |entry: &Descriptor| {
+            tag.ends_with(".sig")
+                && entry.annotations.get(KIND).is_some_and(|kind| kind == COSIGN_SIGNATURES)
+        };
+        match entries.iter().find(|entry| ref_name(entry) == Some(tag) || is_saved(entry)) {
+            Some(entry) => self.document(entry).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Tools write them into `index.json` beside everything else.
+    async fn referrers(&self, _digest: &Digest) -> Result<Option<Vec<u8>>, ImageError> {
+        Ok(Some(self.index().await?.0))
+    }
+
     async fn blob(
         &self,
         descriptor: &Descriptor,
@@ -241,9 +264,17 @@ fn ref_name(descriptor: &Descriptor) -> Option<&str> {
 }
 
 /// The entries, each digest once: an image may have several tags.
-fn distinct(entries: &[Descriptor]) -> Vec<&Descriptor> {
+fn distinct<'e>(entries: impl IntoIterator<Item = &'e Descriptor>) -> Vec<&'e Descriptor> {
     let mut seen = std::collections::HashSet::new();
-    entries.iter().filter(|e| seen.insert(e.digest.to_string())).collect()
+    entries.into_iter().filter(|e| seen.insert(e.digest.to_string())).collect()
+}
+
+/// Whether it belongs to another image, as a signature does, and is none that anybody would mean.
+fn is_attached(entry: &Descriptor) -> bool {
+    let kind = entry.annotations.get(KIND).map(String::as_str);
+    ref_name(entry).is_some_and(|tag| tag.starts_with("sha256-"))
+        || matches!(kind, Some(COSIGN_SIGNATURES | COSIGN_ATTESTATIONS))
+        || entry.artifact_type.as_ref().is_some_and(|kind| kind.starts_with(BUNDLE))
 }
 
 fn names(entries: &[&Descriptor]) -> String {

@@ -29,6 +29,7 @@ mod runtime_config;
 mod search;
 mod session;
 mod shape;
+mod signature;
 mod source;
 mod tarball;
 mod token;
@@ -48,6 +49,7 @@ pub use inspect::{Inspection, Node, NodeContent, Part};
 pub use reference::{ReferenceError, RegistryReference, Selector, Source};
 pub use runtime_config::RuntimeConfig;
 pub use shape::Shape;
+pub use signature::{InvalidKey, PublicKey};
 
 /// Limits and choices for [`fetch`].
 #[derive(Debug, Clone)]
@@ -73,6 +75,8 @@ pub struct FetchOptions {
     pub platform: Option<Platform>,
     /// Where the credentials for a registry come from.
     pub credentials: CredentialSource,
+    /// The key that an image has to be signed with.
+    pub verify_key: Option<PublicKey>,
 }
 
 /// Where the credentials for a registry come from.
@@ -102,6 +106,7 @@ impl Default for FetchOptions {
             retry_delay: Duration::from_millis(500),
             platform: None,
             credentials: CredentialSource::default(),
+            verify_key: None,
         }
     }
 }

@@ -42,6 +42,19 @@ pub(crate) struct Attempt {
     pub verify: PhaseTime,
 }
 
+impl Attempt {
+    /// Of an image that is not to be opened.
+    pub(crate) fn refused(manifest: &Manifest, error: ImageError) -> Self {
+        Self {
+            shape: shape::recognise(manifest).shape,
+            opened: Err(error),
+            extracted: Extracted::Unknown,
+            config_layer: None,
+            verify: PhaseTime::default(),
+        }
+    }
+}
+
 /// Opens the image that `manifest` is.
 pub(crate) async fn open<C: Content>(
     content: &C,

@@ -6,7 +6,7 @@ use super::error::ImageError;
 use super::image_index::{self, Resolved, Selected};
 use super::manifest::{self, Descriptor, Document, OCI_ARTIFACT};
 use super::open::{self, Attempt, Opened, REBUILD};
-use super::{Digest, FetchOptions, Image, NoProgress, Platform, Progress, Shape};
+use super::{Digest, FetchOptions, Image, NoProgress, Platform, Progress, Shape, signature};
 use crate::timing::{PhaseTime, Stopwatch};
 use crate::verdict::{Finding, Rule};
 
@@ -124,8 +124,7 @@ impl<C: Content> Surveyor<'_, C> {
             Resolved::One { selected, siblings } => (selected, siblings),
             Resolved::Other(entries) => return self.any_of(entries).await,
         };
-        let attempt = self.open(&selected, self.progress).await;
-        let mut notes = Vec::new();
+        let (attempt, mut notes) = self.open_signed(&selected).await;
         notes.extend(self.compare(&selected, &attempt, &siblings).await);
         let theirs = match &selected.platform {
             Some(platform) if *platform != Platform::default() => self.theirs_of_index().await?,
@@ -157,7 +156,7 @@ impl<C: Content> Surveyor<'_, C> {
         let mut verify = PhaseTime::default();
         let selected = image_index::open_entry(self.content, first, &mut verify).await?;
         self.verify += verify;
-        let attempt = self.open(&selected, self.progress).await;
+        let (attempt, mut notes) = self.open_signed(&selected).await;
         if let Some(differs) = self.compare(&selected, &attempt, &entries[1..]).await {
             let mut error = no_entry();
             if let ImageError::Shape { reason, help, .. } = &mut error {
@@ -170,13 +169,29 @@ impl<C: Content> Surveyor<'_, C> {
             "the image index has no entry for {wanted}, only {}",
             image_index::platforms(&entries)
         );
-        let note = Finding::warning(
-            Rule::ImageShape,
-            format!("{reason}: Istio and Envoy Gateway would not take it"),
-        )
-        .help(format!("build the image for {wanted} (`docker build --platform {wanted}`)"))
-        .envoy_text(&self.no_platform(Consumer::Istio).log.unwrap_or_default());
-        Ok(Found { selected, attempt, notes: vec![note], theirs: Theirs::NoPlatform })
+        notes.push(
+            Finding::warning(
+                Rule::ImageShape,
+                format!("{reason}: Istio and Envoy Gateway would not take it"),
+            )
+            .help(format!("build the image for {wanted} (`docker build --platform {wanted}`)"))
+            .envoy_text(&self.no_platform(Consumer::Istio).log.unwrap_or_default()),
+        );
+        Ok(Found { selected, attempt, notes, theirs: Theirs::NoPlatform })
+    }
+
+    /// Opens the image that was asked for, unless it has to be signed and is not.
+    async fn open_signed(&mut self, selected: &Selected) -> (Attempt, Vec<Finding>) {
+        let mut notes = Vec::new();
+        if let Some(key) = &self.options.verify_key {
+            let digests = [&self.named.digest, &selected.digest];
+            let distinct = if digests[0] == digests[1] { &digests[..1] } else { &digests };
+            match signature::verify(self.content, distinct, key).await {
+                Ok(note) => notes.push(note),
+                Err(error) => return (Attempt::refused(&selected.manifest, error), notes),
+            }
+        }
+        (self.open(selected, self.progress).await, notes)
     }
 
     async fn open(&mut self, selected: &Selected, progress: &dyn Progress) -> Attempt {

@@ -1,10 +1,10 @@
 //! Images in a registry: what is fetched, in which order, how often, and what is believed of it.
 
 use super::content::{self, BlobSink, Content, Named};
-use super::manifest::{Descriptor, MAX_DOCUMENT_BYTES};
+use super::manifest::{Descriptor, MAX_DOCUMENT_BYTES, OCI_INDEX};
 use super::oci_error::Asked;
 use super::session::{Access, Session};
-use super::transport::{Problem, read};
+use super::transport::{Endpoint, Problem, read};
 use super::{Digest, FetchOptions, ImageError, InvalidDigest, RegistryReference, SourceKind};
 use crate::timing::{PhaseTime, timed};
 use reqwest::Response;
@@ -103,6 +103,31 @@ impl<'a> Registry<'a> {
         }
     }
 
+    /// The list of referrers, unless the registry keeps none: most answer 404 then, some otherwise.
+    async fn try_referrers(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Problem> {
+        let what = format!("the list of what refers to {digest}");
+        let answer = self.session.get(&format!("referrers/{digest}"), OCI_INDEX).await;
+        let mut response = match answer {
+            Ok(response) => response,
+            Err(Problem::Answer { endpoint: Endpoint::Registry, status, .. })
+                if status.is_client_error() && !matches!(status.as_u16(), 401 | 408 | 429) =>
+            {
+                return Ok(None);
+            }
+            Err(problem) => return Err(problem),
+        };
+        let mut bytes = Vec::new();
+        match read(&mut response, MAX_DOCUMENT_BYTES as usize, &mut bytes).await {
+            Ok(true) => Ok(Some(bytes)),
+            Ok(false) => Err(Problem::Content(ImageError::TooLarge {
+                what,
+                limit: MAX_DOCUMENT_BYTES,
+                actual: None,
+            })),
+            Err(error) => Err(Problem::transport(error)),
+        }
+    }
+
     async fn stream(
         &self,
         descriptor: &Descriptor,
@@ -164,6 +189,25 @@ impl Content for Registry<'_> {
             verify_header(&bytes, header, &descriptor.digest, &what, &mut PhaseTime::default())?;
         }
         Ok(bytes)
+    }
+
+    async fn tagged(&self, tag: &str) -> Result<Option<Vec<u8>>, ImageError> {
+        let what = format!("{} at the tag {tag}", self.session.reference.repository());
+        match self.manifest(tag, &what, &what).await {
+            Ok((bytes, _)) => Ok(Some(bytes)),
+            Err(ImageError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn referrers(&self, digest: &Digest) -> Result<Option<Vec<u8>>, ImageError> {
+        let mut retry = self.session.retry(Asked::Manifest, format!("the referrers of {digest}"));
+        loop {
+            match self.try_referrers(digest).await {
+                Ok(list) => return Ok(list),
+                Err(problem) => retry.after(problem).await?,
+            }
+        }
     }
 
     async fn blob(

@@ -3,7 +3,9 @@
 use super::content::{Content, Named};
 use super::pull::{self, Survey};
 use super::registry::Registry;
-use super::{FetchOptions, Image, ImageError, Inspection, Progress, Source, file, inspect, layout};
+use super::{
+    FetchOptions, Image, ImageError, Inspection, Progress, Source, file, inspect, layout, signature,
+};
 use crate::timing::Stopwatch;
 
 /// What is done with an image, wherever it is.
@@ -32,6 +34,9 @@ pub(crate) async fn with<T: Task>(
 ) -> Result<T::Output, ImageError> {
     let watch = Stopwatch::process();
     match source {
+        Source::File(_) if options.verify_key.is_some() => {
+            Err(signature::unsignable(reference, "a plain file"))
+        }
         Source::File(path) => Ok(task.of_file(file::fetch(path, reference, options).await?)),
         Source::OciLayout { path, selector } => {
             let layout = layout::Layout::open(path).await?;

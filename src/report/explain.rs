@@ -54,6 +54,14 @@ image that every consumer takes is made with `FROM scratch` and `COPY plugin.was
 Istio, Envoy Gateway and other consumers each take some layouts of an image and refuse others. The
 message says who refuses this one and why."
         }
+        Rule::ImageSignature => {
+            "\
+--verify-key names a public key, and the image has no signature by it that is of this image: there
+is none, or it is by another key, or of other content. The module was not run. Signatures are
+cosign's: the tag `sha256-HEX.sig` beside the image, or a sigstore bundle that refers to it. Sign
+with `cosign sign --key …`, and copy the signature wherever the image is copied. With a good
+signature this is a note. Transparency logs and certificates are not looked at."
+        }
         Rule::ConfigMissing => {
             "\
 The image has no runtime configuration, which names the type, the ABI versions and the root_ids.

@@ -10,5 +10,6 @@ mod registry;
 mod runtime_config;
 #[allow(dead_code, reason = "the suite of faults uses more of it")]
 mod server;
+mod signature;
 mod support;
 mod vectors;
