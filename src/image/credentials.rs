@@ -2,10 +2,12 @@
 //! docker config, and podman's auth files. Within a file they are looked for in docker's order.
 
 use super::error::{ImageError, one_line};
-use super::{CredentialSource, RegistryReference};
-use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
+use super::{CredentialSource, RegistryReference, credential_helper};
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -87,8 +89,7 @@ pub(crate) fn failed(reference: &RegistryReference, reason: String) -> ImageErro
     }
 }
 
-/// Finds the credentials for the registry of `reference`. A helper may be silent for `patience`: it
-/// may ask a cloud, or wait for a person who is not there.
+/// Finds the credentials for the registry of `reference`. A helper may be silent for `patience`.
 pub(crate) async fn find(
     reference: &RegistryReference,
     source: &CredentialSource,
@@ -100,22 +101,17 @@ pub(crate) async fn find(
         CredentialSource::ConfigFile(path) => vec![Place::File { path: path.clone(), must: true }],
         CredentialSource::Default => default_places(),
     };
-    let wanted = Wanted::of(reference);
-    // On a thread of its own, which is left behind when a helper hangs: one of the runtime's would
-    // keep the program from ending.
+    let wanted = Wanted::of(reference, patience);
+    // On a thread of its own, which is left behind when the pull's time is over: one of the
+    // runtime's would keep the program from ending.
     let (send, receive) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("credentials".into())
         .spawn(move || send.send(find_in(&places, &wanted)))
         .map_err(|e| failed(reference, e.to_string()))?;
-    match tokio::time::timeout(patience, receive).await {
-        Ok(Ok(result)) => result.map_err(|reason| failed(reference, reason)),
-        Ok(Err(_)) => Err(failed(reference, "reading them failed".into())),
-        Err(_) => {
-            let reason =
-                format!("the credential helper did not answer within {} s", patience.as_secs_f64());
-            Err(failed(reference, reason))
-        }
+    match receive.await {
+        Ok(result) => result.map_err(|reason| failed(reference, reason)),
+        Err(_) => Err(failed(reference, "reading them failed".into())),
     }
 }
 
@@ -193,11 +189,14 @@ struct Wanted {
     /// One of the names of Docker Hub is [`DOCKER_HUB`].
     host: String,
     repository: String,
+    /// The time that a helper may take.
+    patience: Duration,
 }
 
 impl Wanted {
-    fn of(reference: &RegistryReference) -> Self {
+    fn of(reference: &RegistryReference, patience: Duration) -> Self {
         Self {
+            patience,
             host: canonical(reference.registry()).to_owned(),
             repository: reference.repository().to_owned(),
         }
@@ -279,8 +278,9 @@ impl Config {
         });
         let helpers = of_host.map(|(_, helper)| helper).into_iter().chain(&self.creds_store);
         for helper in helpers.filter(|helper| !helper.is_empty()) {
-            if let Some(login) = ask(helper, wanted.server(), name)? {
-                let origin = format!("docker-credential-{helper}, named in {name}");
+            let origin = format!("docker-credential-{helper}, named in {name}");
+            let answer = credential_helper::ask(helper, wanted.server(), wanted.patience);
+            if let Some(login) = answer.map_err(|reason| format!("{origin}: {reason}"))? {
                 return Ok(Some(Credentials { login, origin }));
             }
         }
@@ -335,11 +335,9 @@ impl Entry {
             return Ok(Some(Login::IdentityToken(token)));
         }
         if let Some(auth) = given(&self.auth) {
-            let entry = json!({ "auths": { "it": { "auth": auth } } }).to_string();
-            return match get_credential_from_reader(entry.as_bytes(), "it") {
-                Ok(credential) => Ok(Some(credential.into())),
-                Err(_) => Err("`auth` is not the base64 of a user, a colon and a password".into()),
-            };
+            let (user, password) = decode(&auth)
+                .ok_or("`auth` is not the base64 of a user, a colon and a password")?;
+            return Ok(Some(Login::Password { user, password }));
         }
         Ok(given(&self.username)
             .zip(given(&self.password))
@@ -347,42 +345,12 @@ impl Entry {
     }
 }
 
-impl From<DockerCredential> for Login {
-    fn from(credential: DockerCredential) -> Self {
-        match credential {
-            DockerCredential::IdentityToken(token) => Login::IdentityToken(token),
-            // Docker pads passwords.
-            DockerCredential::UsernamePassword(user, password) => {
-                Login::Password { user, password: password.trim_matches('\0').to_owned() }
-            }
-        }
-    }
-}
-
-/// Asks a credential helper. That it has nothing is no failure.
-fn ask(helper: &str, server: &str, name: &str) -> Result<Option<Login>, String> {
-    let config = json!({ "credHelpers": { server: helper } }).to_string();
-    let failed =
-        |reason: &str| Err(format!("docker-credential-{helper}, named in {name}, {reason}"));
-    match get_credential_from_reader(config.as_bytes(), server) {
-        Ok(DockerCredential::UsernamePassword(user, password))
-            if user.is_empty() && password.is_empty() =>
-        {
-            Ok(None)
-        }
-        Ok(credential) => Ok(Some(credential.into())),
-        Err(CredentialRetrievalError::HelperFailure { stdout, .. })
-            if stdout.contains("credentials not found") =>
-        {
-            Ok(None)
-        }
-        Err(CredentialRetrievalError::HelperFailure { stdout, stderr, .. }) => {
-            failed(&format!("failed: {}", one_line(&format!("{stdout} {stderr}"))))
-        }
-        Err(CredentialRetrievalError::HelperCommunicationError) => {
-            failed("cannot be run: it has to be a program on the path")
-        }
-        // The crate's other errors are about the answer, which may hold a password.
-        Err(_) => failed("did not answer as credential helpers do"),
-    }
+/// The base64 of `USER:PASSWORD`, with or without padding. Docker pads passwords, too.
+fn decode(auth: &str) -> Option<(String, String)> {
+    let padding =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let decoded = GeneralPurpose::new(&STANDARD, padding).decode(auth.trim()).ok()?;
+    let text = String::from_utf8(decoded).ok()?;
+    let (user, password) = text.split_once(':')?;
+    Some((user.to_owned(), password.trim_matches('\0').to_owned()))
 }

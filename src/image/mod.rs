@@ -11,6 +11,7 @@
 mod compression;
 mod consumer;
 mod content;
+mod credential_helper;
 mod credentials;
 mod digest;
 mod error;
@@ -57,7 +58,8 @@ pub struct FetchOptions {
     /// The largest module, and the largest blob that holds one, that is accepted. The default is
     /// 256 MiB, the limit of Istio.
     pub max_module_bytes: u64,
-    /// Talk plain HTTP to the registry, whatever its host. Loopback hosts need no such option.
+    /// Talk plain HTTP to the registry, whatever its host. Loopback hosts need no such option,
+    /// unless there is a `ca_file`.
     pub plain_http: bool,
     /// A PEM file with certificates of CAs that are trusted beside the system's.
     pub ca_file: Option<PathBuf>,

@@ -88,9 +88,17 @@ impl Failure {
                 ImageError::Unreachable { what, reason, help }
             }
             Meaning::Refused => {
+                // What Go's server and nginx say to plain HTTP.
+                let wants_tls = status == 400 && reason.contains("HTTPS");
                 let reason = format!("the registry refused the request: {reason}");
-                let help =
-                    format!("check that {host} is an OCI registry and that the name is right");
+                let help = match wants_tls {
+                    true => format!(
+                        "{host} speaks TLS: leave out --plain-http, and for a loopback host name the CA of its certificate by --ca-file"
+                    ),
+                    false => {
+                        format!("check that {host} is an OCI registry and that the name is right")
+                    }
+                };
                 ImageError::Unreachable { what, reason, help }
             }
         };

@@ -148,9 +148,9 @@ impl RegistryReference {
         is_loopback(self.registry())
     }
 
-    /// Whether the registry is talked to without TLS.
+    /// Whether the registry is talked to without TLS. Who names a CA expects TLS on loopback, too.
     pub(crate) fn is_plain_http(&self, options: &FetchOptions) -> bool {
-        self.is_loopback() || options.plain_http
+        options.plain_http || self.is_loopback() && options.ca_file.is_none()
     }
 
     /// The host and port to connect to. They are others than those of the name for Docker Hub.

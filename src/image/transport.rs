@@ -156,6 +156,12 @@ impl Transport {
         };
         client.map(Self).map_err(|error| {
             let reason = chain(&error);
+            // The only certificates that are looked at while there is no server are the file's.
+            if let Some(path) = &options.ca_file
+                && reason.contains("certificate:")
+            {
+                return ImageError::CaFile { path: path.clone(), reason };
+            }
             let help = if reason.contains("CA certificates") {
                 "install the system's CA certificates (the package `ca-certificates`), or name a file with them by --ca-file or SSL_CERT_FILE"
             } else {

@@ -180,6 +180,18 @@ fn a_registry_says_how_long_to_wait() {
 }
 
 #[test]
+fn a_registry_says_when_to_come_back() {
+    let options = FetchOptions { retry_delay: Duration::from_secs(1 << 20), ..patient() };
+    let (before, after) = ("Sun, 06 Nov 1994 08:49:37 GMT", "Fri, 31 Dec 9999 23:59:59 GMT");
+    for (date, requests) in [(before, 4), (after, 1)] {
+        let server = Server::start(move |_| Answer::new(503, "").header("Retry-After", date));
+        let error = pull_with(&server, "acme/filter:v1", &options).unwrap_err();
+        assert!(error.to_string().contains("it asks to wait"), "{error}");
+        assert_eq!(server.count(|_| true), requests, "{date}");
+    }
+}
+
+#[test]
 fn a_registry_that_asks_for_too_much_patience() {
     for delay in ["61", "18446744073709551615"] {
         let server = Server::start(|request| match is_manifest(request) {
@@ -192,7 +204,7 @@ fn a_registry_that_asks_for_too_much_patience() {
         assert!(error.to_string().ends_with(&text), "{error}");
         assert_eq!(server.count(is_manifest), 1);
     }
-    // What is no number of seconds is not heard.
+    // What is neither a number of seconds nor a date is not heard.
     let server = Server::start(|request| match is_manifest(request) {
         true => Answer::new(503, "").header("Retry-After", "99999999999999999999"),
         false => good(request),

@@ -55,6 +55,13 @@ fn credentials_come_from_the_docker_config() {
         json!({ format!("http://{host}"): { "auth": "dXNlcjpzZWNyZXQ=" } }),
         json!({ format!("{host}/acme/filter"): { "auth": "dXNlcjpzZWNyZXQ=" }, host: { "auth": "eDp5" } }),
         json!({ format!("{host}/acme"): { "auth": "dXNlcjpzZWNyZXQ=" } }),
+        json!({ format!("{host}/acme/filter/"): { "auth": "dXNlcjpzZWNyZXQ=" } }),
+        json!({ format!("{host}/v2/"): { "auth": "dXNlcjpzZWNyZXQ=" } }),
+        json!({ format!("https://{host}/v1/"): { "auth": "dXNlcjpzZWNyZXQ=" } }),
+        // Of others, in one way or another.
+        json!({ format!("{host}/acme/filt"): { "auth": "eDp5" }, format!("{host}0"): { "auth": "eDp5" }, host: { "auth": "dXNlcjpzZWNyZXQ=" } }),
+        json!({ format!("{host}/acme"): {}, host: { "auth": "dXNlcjpzZWNyZXQ=" } }),
+        json!({ format!("{host}/acme"): null, host: { "auth": "dXNlcjpzZWNyZXQ=" } }),
         json!({ host: { "registrytoken": "t0ken" } }),
     ] {
         let (_dir, options) = with_config(&json!({ "auths": auths, "credsStore": "" }).to_string());

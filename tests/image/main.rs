@@ -2,6 +2,8 @@
 
 mod bounds;
 mod credentials;
+#[cfg(unix)]
+mod environment;
 mod hostile;
 mod layout;
 mod progress;

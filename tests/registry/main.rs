@@ -1,10 +1,11 @@
 //! Images pushed to a real registry, and pulled from it.
 //!
 //! These tests need a registry on loopback that takes pushes from anybody: set `FILTERGATE_REGISTRY`
-//! to its `HOST:PORT`. One of them copies with `skopeo`, which `FILTERGATE_SKOPEO` may name. Without
-//! them the tests are skipped, and say so.
+//! to its `HOST:PORT`. One of them copies with `skopeo`, which `FILTERGATE_SKOPEO` may name. Those of
+//! `private` need two more registries. Without them the tests are skipped, and say so.
 
 mod images;
+mod private;
 mod push;
 
 #[path = "../support/check.rs"]
@@ -57,7 +58,17 @@ fn complaints(verdict: &Verdict) -> Vec<Rule> {
 
 /// That `reference` leads to add-header, in an image of this shape and with these digests.
 fn assert_pulls(reference: &str, shape: &str, named_digest: &str, manifest_digest: &str) {
-    let verdict = check(reference);
+    assert_pulls_with(reference, &options(), shape, named_digest, manifest_digest);
+}
+
+fn assert_pulls_with(
+    reference: &str,
+    options: &CheckOptions,
+    shape: &str,
+    named_digest: &str,
+    manifest_digest: &str,
+) {
+    let verdict = check::check(reference, options);
     assert_eq!(verdict.outcome, Outcome::Pass, "{reference}: {:?}", verdict.findings);
     // Istio and Envoy Gateway refuse an index that is pinned.
     let pins_an_index = named_digest != manifest_digest && reference.contains('@');
@@ -77,13 +88,23 @@ fn assert_pulls(reference: &str, shape: &str, named_digest: &str, manifest_diges
 
 /// By tag, by digest, and by both.
 fn assert_pulls_every_way(registry: &Registry, image: &Pushable, repository: &str, shape: &str) {
+    assert_pulls_every_way_with(registry, &options(), image, repository, shape);
+}
+
+fn assert_pulls_every_way_with(
+    registry: &Registry,
+    options: &CheckOptions,
+    image: &Pushable,
+    repository: &str,
+    shape: &str,
+) {
     let digest = registry.push(repository, "v1", image);
     for name in [
         format!("{repository}:v1"),
         format!("{repository}@{digest}"),
         format!("{repository}:v1@{digest}"),
     ] {
-        assert_pulls(&registry.reference(&name), shape, &digest, &digest);
+        assert_pulls_with(&registry.reference(&name), options, shape, &digest, &digest);
     }
 }
 
@@ -112,8 +133,7 @@ fn a_compat_image_with_docker_types() {
 fn an_index_of_two_platforms() {
     let Some(registry) = registry() else { return };
     let repository = "filtergate-test/index";
-    let (ours, other) =
-        (images::compat_oci(&module()), images::specification(b"for another machine"));
+    let (ours, other) = (images::compat_oci(&module()), images::specification(&module()));
     let entry = |image: &Pushable, architecture: &str| {
         json!({
             "mediaType": image.media_type,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path, sync::Mutex};
 use filtergate::image::Digest;
 use oci_distribution::{
     Client, Reference, RegistryOperation,
-    client::{ClientConfig, ClientProtocol},
+    client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol},
     secrets::RegistryAuth,
 };
 use serde_json::Value;
@@ -16,16 +16,29 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// A registry that takes pushes from anybody.
+/// A registry that takes pushes from anybody, or from who has a login.
 pub struct Registry {
-    host: String,
+    pub host: String,
+    login: RegistryAuth,
+    /// Of its certificate, in PEM form; without it the registry speaks plain HTTP.
+    ca: Option<Vec<u8>>,
     /// The blobs that a repository has been given, not to send them again.
     pushed: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl Registry {
     pub fn new(host: String) -> Self {
-        Self { host, pushed: Mutex::default() }
+        Self { host, login: RegistryAuth::Anonymous, ca: None, pushed: Mutex::default() }
+    }
+
+    pub fn with_login(mut self, user: &str, password: &str) -> Self {
+        self.login = RegistryAuth::Basic(user.to_owned(), password.to_owned());
+        self
+    }
+
+    pub fn with_ca(mut self, ca: Vec<u8>) -> Self {
+        self.ca = Some(ca);
+        self
     }
 
     pub fn reference(&self, name: &str) -> String {
@@ -79,7 +92,7 @@ impl Registry {
         }
         let target: Reference = self.reference(&format!("{repository}:any")).parse().unwrap();
         block_on(async {
-            let client = client(&target).await;
+            let client = self.client(&target).await;
             client.push_blob(&target, blob.to_vec(), &digest).await.unwrap_or_else(|error| {
                 panic!("cannot push {digest} to {target}: {error}");
             });
@@ -100,7 +113,7 @@ impl Registry {
         };
         let target: Reference = self.reference(&name).parse().unwrap();
         block_on(async {
-            let client = client(&target).await;
+            let client = self.client(&target).await;
             let content_type = media_type.parse().unwrap();
             client
                 .push_manifest_raw(&target, manifest.to_vec(), content_type)
@@ -109,14 +122,19 @@ impl Registry {
         });
         digest
     }
-}
 
-async fn client(target: &Reference) -> Client {
-    let client =
-        Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() });
-    let anonymous = RegistryAuth::Anonymous;
-    client.auth(target, &anonymous, RegistryOperation::Push).await.unwrap_or_else(|error| {
-        panic!("the registry of FILTERGATE_REGISTRY does not take pushes to {target}: {error}");
-    });
-    client
+    async fn client(&self, target: &Reference) -> Client {
+        let config = match &self.ca {
+            None => ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() },
+            Some(ca) => {
+                let ca = Certificate { encoding: CertificateEncoding::Pem, data: ca.clone() };
+                ClientConfig { extra_root_certificates: vec![ca], ..ClientConfig::default() }
+            }
+        };
+        let client = Client::try_from(config).unwrap();
+        client.auth(target, &self.login, RegistryOperation::Push).await.unwrap_or_else(|error| {
+            panic!("the registry does not take pushes to {target}: {error}");
+        });
+        client
+    }
 }
