@@ -51,7 +51,7 @@ const GUEST_STACK_BYTES: usize = 2 << 20;
 /// Frames in a backtrace, as Envoy's `--stack-trace-limit`.
 const BACKTRACE_FRAMES: usize = 20;
 
-/// An engine for `compiler`. `parallel` pays off above about a megabyte of code.
+/// An engine for `compiler`. `parallel` pays off above some ten KiB of code.
 ///
 /// # Errors
 ///

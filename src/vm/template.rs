@@ -49,8 +49,8 @@ pub enum CompileError {
     Machine(String),
 }
 
-/// Code above this size is compiled on all cores.
-const PARALLEL_CODE_BYTES: u64 = 1 << 20;
+/// Code above this size is compiled on all cores: below it, starting the threads takes longer than they save.
+const PARALLEL_CODE_BYTES: u64 = 32 << 10;
 
 /// Elements that one table may have, V8's limit.
 const MAX_TABLE_ELEMENTS: usize = 10_000_000;
