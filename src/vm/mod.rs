@@ -9,6 +9,7 @@ mod guest_thread;
 mod instance;
 mod template;
 mod ticker;
+mod time_limit;
 mod trap;
 
 pub use engine::{Compiler, build_engine};
