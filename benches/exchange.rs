@@ -77,7 +77,8 @@ fn template(text: &str) -> Template {
     let facts = report.facts.expect("the filter is a module");
     let abi = report.abi.expect("the filter has a marker");
     let (vm, mut clock) = (VmOptions::default(), PhaseClock::default());
-    Template::compile(&wasm, facts, abi, &target, &vm, &mut clock).expect("the filter compiles")
+    Template::compile(&wasm, facts, abi, &target, &vm, None, &mut clock)
+        .expect("the filter compiles")
 }
 
 fn load(template: &Template) -> Loaded {

@@ -50,7 +50,7 @@ fn template(filter: &Filter) -> Option<Template> {
     let report = check_statically(&filter.wasm, target);
     let facts = report.facts.unwrap_or_default();
     let mut clock = PhaseClock::default();
-    Template::compile(&filter.wasm, facts, report.abi?, target, vm, &mut clock).ok()
+    Template::compile(&filter.wasm, facts, report.abi?, target, vm, None, &mut clock).ok()
 }
 
 /// Measures `work` without the drop of what it makes. Only one of these is alive at a time: each

@@ -22,6 +22,7 @@ pub mod image;
 pub mod module;
 pub mod parity;
 pub mod report;
+pub mod store;
 pub mod target;
 mod timing;
 pub mod verdict;
@@ -39,7 +40,7 @@ use crate::{
     image::{FetchOptions, Image, Progress, Source},
     target::Target,
     verdict::{Finding, Rule, Severity, StaticReport, Verdict},
-    vm::{CompileError, Template, VmOptions, on_a_guest_thread},
+    vm::{Artifacts, CompileError, Template, VmOptions, on_a_guest_thread},
 };
 
 /// The name under which modules run; control planes always give one.
@@ -224,8 +225,10 @@ fn start_all_the_same(
 ) {
     let facts = report.facts.clone().unwrap_or_default();
     let mut clock = PhaseClock::default();
+    let (target, vm) = (&options.target, &options.vm);
+    let artifacts = artifacts(image, options);
     let template =
-        Template::compile(&image.wasm, facts, abi, &options.target, &options.vm, &mut clock);
+        Template::compile(&image.wasm, facts, abi, target, vm, artifacts.as_ref(), &mut clock);
     let Ok(template) = template else { return };
     let plugin = host::Plugin { name: PLUGIN_NAME.to_owned(), ..host::Plugin::default() };
     let names = report.has_function_names;
@@ -233,6 +236,11 @@ fn start_all_the_same(
     if let Ok(base) = base {
         (verdict.base_logs, verdict.base_trace) = (base.logs, base.trace);
     }
+}
+
+/// What the store has of the image's module.
+fn artifacts(image: &Image, options: &CheckOptions) -> Option<Artifacts> {
+    options.fetch.store.as_ref().map(|store| Artifacts::new(store, &image.wasm_sha256))
 }
 
 /// Compiles the module and exercises its roots.
@@ -259,6 +267,7 @@ fn execute(
                 abi,
                 &options.target,
                 &options.vm,
+                artifacts(image, options).as_ref(),
                 &mut clock,
             );
             verdict.phases.absorb(&clock);

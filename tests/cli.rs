@@ -163,6 +163,10 @@ impl Fixtures {
         }
         // Nobody's logins.
         command.env("HOME", self.folder.path());
+        // What one case keeps must not change what another one prints.
+        let cache = self.path("cache");
+        let _ = fs::remove_dir_all(&cache);
+        command.env("FILTERGATE_CACHE", "cache").env_remove("FILTERGATE_NO_CACHE");
         // The registry of the cases is this machine.
         command.env("NO_PROXY", "*").env("no_proxy", "*");
         command
@@ -313,7 +317,9 @@ fn run_case(fixtures: &Fixtures, case: &str) -> String {
     let mut actual = format!("{head}{line}\nexit {code}\n");
     for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
         if !bytes.is_empty() {
-            let text = normalized(&String::from_utf8_lossy(bytes));
+            let text = String::from_utf8_lossy(bytes);
+            let folder = fixtures.folder.path().canonicalize().unwrap();
+            let text = normalized(&text.replace(&folder.display().to_string(), "[folder]"));
             // Escape sequences are for the terminal, not for the file.
             let text = text.replace('\u{1b}', "[ESC]");
             actual.push_str(&format!("--- {name}\n{text}"));
@@ -409,7 +415,7 @@ fn nothing_of_a_module_reaches_the_output_raw() {
 #[test]
 fn the_help_fits_a_terminal() {
     let fixtures = Fixtures::new();
-    for command in ["check", "inspect", "bench", "explain", "targets"] {
+    for command in ["check", "inspect", "bench", "explain", "targets", "cache"] {
         for flag in ["-h", "--help"] {
             let output = fixtures.command(&[command.to_owned(), flag.to_owned()]).output().unwrap();
             for line in String::from_utf8(output.stdout).unwrap().lines() {

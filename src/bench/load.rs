@@ -64,8 +64,9 @@ pub fn cold_load(
         return Err(LoadFailed(reason.unwrap_or_else(|| "it is no Proxy-Wasm module".to_owned())));
     };
     let facts = report.facts.unwrap_or_default();
-    let template = Template::compile(wasm, facts, abi, &conditions.target, &conditions.vm, clock)
-        .map_err(|error| LoadFailed(error.to_string()))?;
+    let template =
+        Template::compile(wasm, facts, abi, &conditions.target, &conditions.vm, None, clock)
+            .map_err(|error| LoadFailed(error.to_string()))?;
     let process = Arc::new(Process::new());
     let names = report.has_function_names;
     let run = load_plugin(&template, &conditions.plugin, &process, names, clock);

@@ -12,6 +12,8 @@ pub enum Phase {
     Verify,
     /// Reading the module's sections, and the static checks.
     Parse,
+    /// Getting from the store what was compiled before, instead of compiling.
+    Artifact,
     /// Compiling, which validates function bodies.
     Compile,
     /// Tying imports to host functions.
@@ -28,10 +30,11 @@ pub enum Phase {
 
 impl Phase {
     /// All phases in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Fetch,
         Self::Verify,
         Self::Parse,
+        Self::Artifact,
         Self::Compile,
         Self::Link,
         Self::Instantiate,
@@ -46,6 +49,7 @@ impl Phase {
             Self::Fetch => "fetch",
             Self::Verify => "verify",
             Self::Parse => "parse",
+            Self::Artifact => "artifact",
             Self::Compile => "compile",
             Self::Link => "link",
             Self::Instantiate => "instantiate",

@@ -3,19 +3,36 @@
 use std::{
     io::{self, Read as _},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use clap::Args;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::image::{CredentialSource, FetchOptions, Platform, PublicKey, Source, UserPassword};
+use crate::{
+    image::{CredentialSource, FetchOptions, Platform, PublicKey, Source, UserPassword},
+    report::escape::escape,
+    store::{Store, StoreError},
+};
 
-use super::{CliError, values};
+use super::{CliError, output, values};
 
 /// The variables that stand for `--username` and a password.
 const USERNAME: &str = "FILTERGATE_USERNAME";
 const PASSWORD: &str = "FILTERGATE_PASSWORD";
+
+/// The variable that stands for `--no-cache`.
+const NO_CACHE: &str = "FILTERGATE_NO_CACHE";
+
+/// The store of the environment's folder.
+pub fn open_store() -> Result<Store, StoreError> {
+    Store::open(&Store::folder_of_environment()?, warn)
+}
+
+fn warn(text: &str) {
+    output::print_error(&format!("warning: {}\n", escape(text)));
+}
 
 /// Options of every command that fetches images.
 #[derive(Debug, Args)]
@@ -44,6 +61,10 @@ pub struct FetchArgs {
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = values::duration)]
     pub timeout: Duration,
 
+    /// Keep nothing, use nothing kept: see `cache`
+    #[arg(long)]
+    pub no_cache: bool,
+
     /// Largest module accepted
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = values::size)]
     pub max_module_size: u64,
@@ -70,8 +91,24 @@ impl FetchArgs {
             timeout: self.timeout,
             platform: self.platform.clone(),
             verify_key: self.verify_key.clone(),
+            store: self.store(),
             ..FetchOptions::default()
         })
+    }
+
+    /// The store, unless it is not wanted. Without one everything works, only slower.
+    pub fn store(&self) -> Option<Arc<Store>> {
+        let is_off = std::env::var_os(NO_CACHE).is_some_and(|value| !value.is_empty());
+        if self.no_cache || is_off {
+            return None;
+        }
+        match open_store() {
+            Ok(store) => Some(Arc::new(store)),
+            Err(error) => {
+                warn(&format!("{error}; nothing is kept: {}", error.help()));
+                None
+            }
+        }
     }
 
     /// Flags come before the environment, and that before what docker and podman know.

@@ -3,6 +3,7 @@
 
 mod batch;
 mod bench;
+mod cache;
 mod check;
 mod diagnostics;
 pub mod exit;
@@ -19,6 +20,8 @@ mod values;
 use std::{ffi::OsString, io};
 
 use clap::{Parser, Subcommand};
+
+use crate::store::StoreError;
 
 use exit::Exit;
 
@@ -38,6 +41,7 @@ enum Command {
     Parity(Box<parity::Parity>),
     Explain(explain::Explain),
     Targets(targets::Targets),
+    Cache(cache::Cache),
 }
 
 /// Why a command ended without a result.
@@ -52,6 +56,13 @@ pub enum CliError {
     /// What was to be measured changed meanwhile.
     #[error("{0}")]
     NotMeasured(String),
+    /// There is no store, and the command is about it.
+    #[error("{source}; {}", source.help())]
+    Store {
+        /// Why.
+        #[from]
+        source: StoreError,
+    },
     /// The machine does not play along.
     #[error("{what}")]
     Io {
@@ -68,7 +79,7 @@ impl CliError {
         match self {
             Self::Arguments(error) if error.exit_code() == 0 => Exit::Pass,
             Self::Arguments(_) | Self::Usage(_) => Exit::Usage,
-            Self::NotMeasured(_) | Self::Io { .. } => Exit::Undecided,
+            Self::NotMeasured(_) | Self::Store { .. } | Self::Io { .. } => Exit::Undecided,
         }
     }
 }
@@ -86,5 +97,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, CliErr
         Command::Parity(parity) => parity.execute(),
         Command::Explain(explain) => explain.execute(),
         Command::Targets(targets) => targets.execute(),
+        Command::Cache(cache) => cache.execute(),
     }
 }

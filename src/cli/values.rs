@@ -25,6 +25,23 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "the time must be more than nothing and at most a day".to_owned())
 }
 
+/// An age: what [`duration`] takes, and `12h`, `30d`, without a limit.
+///
+/// # Errors
+///
+/// With the reason.
+pub fn age(text: &str) -> Result<Duration, String> {
+    let long = [("h", 3_600), ("d", 86_400)];
+    let number = |(unit, seconds): &(&str, u64)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(*seconds).map(Duration::from_secs)
+    };
+    match long.iter().find_map(number) {
+        Some(age) => Ok(age),
+        None => duration(text).map_err(|_| "write a number and a unit: 45m, 12h or 30d".to_owned()),
+    }
+}
+
 /// `NAME=VALUE`; the value may be empty and may have `=` in it.
 ///
 /// # Errors
@@ -106,6 +123,16 @@ mod tests {
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         for bad in ["", "1", "s", "-1s", "0s", "1.2.3s", "1h", "9999999999999s"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ages() {
+        assert_eq!(age("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        assert_eq!(age("12h"), Ok(Duration::from_secs(12 * 3_600)));
+        assert_eq!(age("5s"), Ok(Duration::from_secs(5)));
+        for bad in ["", "d", "-1d", "1.5d", "30", "99999999999999999999d", "9999999999999999999h"] {
+            assert!(age(bad).is_err(), "{bad}");
         }
     }
 

@@ -4,6 +4,7 @@
 use super::digest::{Digest, Hasher};
 use super::manifest::{Descriptor, MAX_DOCUMENT_BYTES};
 use super::{ImageError, Progress, SourceKind};
+use crate::store::{Draft, Shelf};
 use crate::timing::{PhaseTime, timed};
 
 /// A place that holds images.
@@ -22,6 +23,11 @@ pub(crate) trait Content {
     /// Whether layers are kept without the compression that they have in a registry.
     fn stores_layers_uncompressed(&self) -> bool {
         false
+    }
+
+    /// What is kept of the image, where anything is.
+    fn shelf(&self) -> Option<&Shelf> {
+        None
     }
 
     /// The manifest or image index with that digest. Implementations need not verify it.
@@ -130,7 +136,7 @@ fn check_size(
 }
 
 /// Refuses a document that is over the limit by its descriptor already.
-pub(crate) fn check_document_size(descriptor: &Descriptor) -> Result<(), ImageError> {
+fn check_document_size(descriptor: &Descriptor) -> Result<(), ImageError> {
     check_size(descriptor, MAX_DOCUMENT_BYTES, || manifest_name(&descriptor.digest))
 }
 
@@ -142,6 +148,8 @@ pub(crate) struct BlobSink<'a> {
     bytes: Vec<u8>,
     verify: PhaseTime,
     header: Option<(Digest, Hasher)>,
+    /// Where it is kept, and as what.
+    kept: Option<(&'a Shelf, Draft)>,
 }
 
 /// A blob that is what its descriptor says.
@@ -165,7 +173,24 @@ impl<'a> BlobSink<'a> {
             bytes: Vec::new(),
             verify: PhaseTime::default(),
             header: None,
+            kept: None,
         })
+    }
+
+    /// Has it kept, if it is what its descriptor says.
+    fn keep_on(&mut self, shelf: Option<&'a Shelf>) {
+        let draft = shelf.and_then(|shelf| shelf.draft(&self.descriptor.digest));
+        self.kept = shelf.zip(draft);
+    }
+
+    /// Does something with what is kept of it, which is only given up where that fails.
+    fn draft(&mut self, work: impl FnOnce(&mut Draft) -> std::io::Result<()>) {
+        if let Some((shelf, draft)) = &mut self.kept
+            && let Err(error) = work(draft)
+        {
+            shelf.give_up(&error);
+            self.kept = None;
+        }
     }
 
     /// Forgets what came so far, for another try. The time that its check took stays counted.
@@ -173,6 +198,7 @@ impl<'a> BlobSink<'a> {
         self.hasher = Hasher::new(self.descriptor.digest.algorithm());
         self.header = None;
         self.bytes.clear();
+        self.draft(Draft::restart);
         self.progress.blob_started(self.descriptor.digest.short(), Some(self.descriptor.size));
     }
 
@@ -231,6 +257,7 @@ impl<'a> BlobSink<'a> {
                 hasher.update(piece);
             }
         });
+        self.draft(|draft| draft.write(piece));
         self.progress.blob_advanced(self.descriptor.digest.short(), piece.len() as u64);
         Ok(())
     }
@@ -247,6 +274,9 @@ impl<'a> BlobSink<'a> {
             let actual = timed(&mut self.verify, || hasher.finish());
             check_digest(&actual, &expected, || header_name(&blob_name(descriptor)))?;
         }
+        if let Some((shelf, draft)) = self.kept {
+            shelf.keep(&descriptor.digest, draft);
+        }
         Ok(Blob { bytes: self.bytes, verify: self.verify })
     }
 }
@@ -259,12 +289,43 @@ pub(crate) async fn get<C: Content>(
     progress: &dyn Progress,
 ) -> Result<Blob, ImageError> {
     let mut sink = BlobSink::new(descriptor, limit, progress)?;
+    if let Some(blob) = on_shelf(content.shelf(), descriptor) {
+        return Ok(blob);
+    }
+    sink.keep_on(content.shelf());
     let id = descriptor.digest.short();
     progress.blob_started(id, Some(descriptor.size));
     content.blob(descriptor, &mut sink).await?;
     let blob = sink.finish()?;
     progress.blob_finished(id);
     Ok(blob)
+}
+
+/// Gets and verifies a manifest or image index.
+pub(crate) async fn get_document<C: Content>(
+    content: &C,
+    descriptor: &Descriptor,
+    verify: &mut PhaseTime,
+) -> Result<Vec<u8>, ImageError> {
+    check_document_size(descriptor)?;
+    if let Some(document) = on_shelf(content.shelf(), descriptor) {
+        *verify += document.verify;
+        return Ok(document.bytes);
+    }
+    let bytes = content.document(descriptor).await?;
+    verify_document(&bytes, descriptor, verify)?;
+    if let Some(shelf) = content.shelf() {
+        shelf.put(&descriptor.digest, &bytes);
+    }
+    Ok(bytes)
+}
+
+/// What is kept of the image, verified. The source has to answer for it where the descriptor has
+/// another size than that. Nobody else waits while it is read, so that it is not worth a thread.
+fn on_shelf(shelf: Option<&Shelf>, descriptor: &Descriptor) -> Option<Blob> {
+    let mut verify = PhaseTime::default();
+    let bytes = shelf?.get(&descriptor.digest, descriptor.size, &mut verify)?;
+    (bytes.len() as u64 == descriptor.size).then_some(Blob { bytes, verify })
 }
 
 /// A list for a message, of bounded length.

@@ -3,6 +3,7 @@
 use sha2::Digest as _;
 use std::fmt;
 use std::fmt::Write as _;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 /// A digest algorithm.
@@ -49,6 +50,23 @@ impl Digest {
     /// The SHA-256 of `bytes`.
     pub fn sha256(bytes: &[u8]) -> Self {
         Hasher::of(Algorithm::Sha256, bytes)
+    }
+
+    /// Whether it is the digest of `bytes`.
+    pub(crate) fn is_of(&self, bytes: &[u8]) -> bool {
+        Hasher::of(self.algorithm, bytes) == *self
+    }
+
+    /// Whether it is the digest of all that `reader` gives.
+    pub(crate) fn is_of_all(&self, mut reader: impl Read) -> io::Result<bool> {
+        let mut hasher = Hasher::new(self.algorithm);
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            match reader.read(&mut piece)? {
+                0 => return Ok(hasher.finish() == *self),
+                read => hasher.update(&piece[..read]),
+            }
+        }
     }
 
     /// The algorithm.

@@ -97,10 +97,7 @@ pub(crate) async fn read<C: Content>(
     entry: &Descriptor,
     verify: &mut PhaseTime,
 ) -> Result<Vec<u8>, ImageError> {
-    content::check_document_size(entry)?;
-    let bytes = content.document(entry).await?;
-    content::verify_document(&bytes, entry, verify)?;
-    Ok(bytes)
+    content::get_document(content, entry, verify).await
 }
 
 /// Whether the reference names an index in which oci-client, on linux/amd64, finds an image: it

@@ -161,9 +161,7 @@ impl Layout {
             },
         };
         let mut verify = PhaseTime::default();
-        content::check_document_size(chosen)?;
-        let bytes = self.document(chosen).await?;
-        content::verify_document(&bytes, chosen, &mut verify)?;
+        let bytes = content::get_document(self, chosen, &mut verify).await?;
         Ok(Named { bytes, digest: chosen.digest.clone(), pinned: None, verify })
     }
 

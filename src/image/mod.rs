@@ -18,6 +18,7 @@ mod error;
 mod file;
 mod image_index;
 mod inspect;
+mod kept;
 mod layout;
 mod listing;
 mod manifest;
@@ -37,8 +38,10 @@ mod token;
 mod transport;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::store::Store;
 use crate::timing::PhaseTime;
 use crate::verdict::Finding;
 
@@ -79,6 +82,8 @@ pub struct FetchOptions {
     pub credentials: CredentialSource,
     /// The key that an image has to be signed with.
     pub verify_key: Option<PublicKey>,
+    /// Where manifests, blobs and compiled modules are kept; without one nothing is.
+    pub store: Option<Arc<Store>>,
 }
 
 /// Where the credentials for a registry come from.
@@ -109,6 +114,7 @@ impl Default for FetchOptions {
             platform: None,
             credentials: CredentialSource::default(),
             verify_key: None,
+            store: None,
         }
     }
 }

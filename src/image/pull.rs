@@ -58,6 +58,9 @@ pub(crate) async fn survey<C: Content>(
     notes.extend(remarks);
     notes.append(&mut config.notes);
     let verify = surveyor.verify;
+    if let Some(shelf) = content.shelf() {
+        shelf.note_module(&sha256);
+    }
     let has_digests = content.has_manifests();
     let image = Image {
         reference: reference.into(),

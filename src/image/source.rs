@@ -1,8 +1,8 @@
 //! From what a reference names to the place that has it: one door for every command.
 
 use super::content::{Content, Named};
+use super::kept::Repository;
 use super::pull::{self, Survey};
-use super::registry::Registry;
 use super::{
     FetchOptions, Image, ImageError, Inspection, Progress, Source, file, inspect, layout, signature,
 };
@@ -45,9 +45,10 @@ pub(crate) async fn with<T: Task>(
         }
         Source::Registry(reference) => {
             let work = async {
-                let registry = Registry::new(reference, options).await?;
-                let named = registry.named().await?;
-                task.run(&registry, named, watch).await
+                let (repository, named) = Repository::open(reference, options).await?;
+                let done = task.run(&repository, named, watch).await;
+                repository.close();
+                done
             };
             match tokio::time::timeout(options.timeout, work).await {
                 Ok(result) => result,

@@ -3,6 +3,7 @@
 //! Names, log lines and error texts come from a module, an image or a registry. None of them
 //! reaches a terminal or a log as it is: see [`escape`].
 
+pub mod cache;
 pub mod escape;
 pub mod explain;
 pub mod human;

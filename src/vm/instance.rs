@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-use super::{time_limit::TimeLimit, trap::Trap};
+use super::trap::Trap;
 
 type CallResponse = TypedFunc<(u32, u32, u32, u32, u32), ()>;
 
@@ -83,7 +83,7 @@ pub struct Instance {
     store: Store<HostState>,
     instance: WasmtimeInstance,
     callbacks: Callbacks,
-    time_limit: TimeLimit,
+    timeout_ticks: u64,
 }
 
 impl Instance {
@@ -92,7 +92,7 @@ impl Instance {
         instance: WasmtimeInstance,
         module: &Module,
         imported_memory: Option<GuestMemory>,
-        time_limit: TimeLimit,
+        timeout_ticks: u64,
     ) -> Self {
         let mut memory = imported_memory;
         for export in module.exports() {
@@ -122,7 +122,7 @@ impl Instance {
         };
         state.phase = Phase::Free;
         state.contexts.insert(0, Context::new(ContextKind::Vm, 0));
-        Self { store, instance, callbacks, time_limit }
+        Self { store, instance, callbacks, timeout_ticks }
     }
 
     /// The callbacks.
@@ -183,7 +183,7 @@ impl Instance {
         context: u32,
         params: P,
     ) -> Result<R, CallFailure<R>> {
-        self.time_limit.begin(&mut self.store);
+        self.store.set_epoch_deadline(self.timeout_ticks);
         let state = self.store.data_mut();
         (state.current, state.effective) = (Some(context), 0);
         if let Some(trace) = &mut state.trace {

@@ -4,14 +4,15 @@
 //! exchanges all come from it.
 
 mod arrivals;
+mod artifacts;
 mod engine;
 mod guest_thread;
 mod instance;
 mod template;
 mod ticker;
-mod time_limit;
 mod trap;
 
+pub use artifacts::Artifacts;
 pub use engine::{Compiler, build_engine};
 pub use guest_thread::{GuestThreadError, on_a_guest_thread};
 pub use instance::{CallFailure, Callbacks, EndOfCall, Headers, Instance};

@@ -10,13 +10,14 @@ use crate::{
     host::{GuestMemory, HostState, HostTrap, Plugin, Process, StoreLimits, define_imports},
     module::{self, Facts},
     target::Target,
+    timing::Stopwatch,
 };
 
 use super::{
+    artifacts::Artifacts,
     engine::{Compiler, build_engine},
     instance::Instance,
     ticker::Ticker,
-    time_limit::TimeLimit,
 };
 
 /// How guests run.
@@ -24,7 +25,7 @@ use super::{
 pub struct VmOptions {
     /// The compiler to try first; what Winch does not take goes to Cranelift.
     pub compiler: Compiler,
-    /// The CPU time that one callback may take.
+    /// The longest that one callback may run.
     pub callback_timeout: Duration,
     /// Whether every call across the boundary is kept.
     pub trace: bool,
@@ -66,7 +67,7 @@ pub struct Template {
     abi: AbiVersion,
     target: Target,
     compiler: Compiler,
-    time_limit: TimeLimit,
+    timeout_ticks: u64,
     trace: bool,
     _ticker: Ticker,
 }
@@ -96,7 +97,9 @@ pub enum InstantiateErrorKind {
 }
 
 impl Template {
-    /// Compiles and links `bytes`, whose static check found nothing against it.
+    /// Compiles and links `bytes`, whose static check found nothing against it. With `artifacts`,
+    /// which have to be those of `bytes`, what was compiled before is not compiled again: then there
+    /// is a [`Phase::Artifact`] and no [`Phase::Compile`].
     ///
     /// The compiler validates as it goes, so that a valid module is validated once.
     ///
@@ -109,34 +112,16 @@ impl Template {
         abi: AbiVersion,
         target: &Target,
         options: &VmOptions,
+        artifacts: Option<&Artifacts>,
         clock: &mut PhaseClock,
     ) -> Result<Self, CompileError> {
-        let machine = |error: wasmtime::Error| CompileError::Machine(format!("{error:#}"));
         let parallel = facts.code_bytes > PARALLEL_CODE_BYTES;
-        let compile = |compiler| {
-            let engine = build_engine(compiler, parallel)?;
-            let module = Module::from_binary(&engine, bytes)?;
-            Ok::<_, wasmtime::Error>((engine, module))
-        };
-        let (compiler, (engine, module)) = clock.measure(Phase::Compile, || {
-            let first = match compile(options.compiler) {
-                Ok(made) => return Ok((options.compiler, made)),
-                Err(error) => error,
-            };
-            // Either the module is bad, or it needs what the compiler lacks.
-            module::validate(bytes, module::Engine::EnvoyV8).map_err(CompileError::Invalid)?;
-            let unsupported = |error| CompileError::Unsupported(format!("{error:#}"));
-            if options.compiler != Compiler::Winch {
-                return Err(unsupported(first));
-            }
-            let made = compile(Compiler::CraneliftFast).map_err(unsupported)?;
-            Ok((Compiler::CraneliftFast, made))
-        })?;
+        let (compiler, module) = obtain(bytes, options.compiler, parallel, artifacts, clock)?;
         clock.measure(Phase::Link, || {
-            let ticker = Ticker::start(&engine).map_err(|error| {
+            let ticker = Ticker::start(module.engine()).map_err(|error| {
                 CompileError::Machine(format!("no thread for time limits: {error}"))
             })?;
-            let mut linker = Linker::new(&engine);
+            let mut linker = Linker::new(module.engine());
             define_imports(&mut linker, &facts).map_err(machine)?;
             let only_functions = facts.imports.iter().all(|import| import.kind.func().is_some());
             let pre = if only_functions {
@@ -152,7 +137,7 @@ impl Template {
                 abi,
                 target: target.clone(),
                 compiler,
-                time_limit: TimeLimit::new(options.callback_timeout),
+                timeout_ticks: Ticker::ticks(options.callback_timeout),
                 trace: options.trace,
                 _ticker: ticker,
             })
@@ -208,7 +193,7 @@ impl Template {
     ) -> Result<Instance, Box<InstantiateError>> {
         let mut store = Store::new(self.engine(), self.state(plugin, process));
         store.limiter(|state| &mut state.limits);
-        self.time_limit.apply(&mut store);
+        store.set_epoch_deadline(self.timeout_ticks);
         let mut imported_memory = None;
         let instantiated = match &self.pre {
             Some(pre) => pre.instantiate(&mut store),
@@ -217,9 +202,13 @@ impl Template {
                 .and_then(|linker| linker.instantiate(&mut store, &self.module)),
         };
         match instantiated {
-            Ok(instance) => {
-                Ok(Instance::new(store, instance, &self.module, imported_memory, self.time_limit))
-            }
+            Ok(instance) => Ok(Instance::new(
+                store,
+                instance,
+                &self.module,
+                imported_memory,
+                self.timeout_ticks,
+            )),
             Err(error) => Err(Box::new(instantiate_error(&error, store.data()))),
         }
     }
@@ -249,6 +238,54 @@ impl Template {
         }
         Ok(linker)
     }
+}
+
+fn machine(error: wasmtime::Error) -> CompileError {
+    CompileError::Machine(format!("{error:#}"))
+}
+
+/// The module as it was compiled before, or compiled now, and by which compiler.
+fn obtain(
+    bytes: &[u8],
+    asked: Compiler,
+    parallel: bool,
+    artifacts: Option<&Artifacts>,
+    clock: &mut PhaseClock,
+) -> Result<(Compiler, Module), CompileError> {
+    let watch = Stopwatch::process();
+    let engine = build_engine(asked, parallel).map_err(machine)?;
+    let found = artifacts.and_then(|artifacts| artifacts.load(asked, &engine, parallel));
+    if let Some(found) = found {
+        clock.add(Phase::Artifact, watch.elapsed());
+        return Ok(found);
+    }
+    let compiled = compile(bytes, asked, &engine, parallel);
+    clock.add(Phase::Compile, watch.elapsed());
+    if let (Ok((ran, module)), Some(artifacts)) = (&compiled, artifacts) {
+        artifacts.keep(asked, &engine, *ran, module);
+    }
+    compiled
+}
+
+fn compile(
+    bytes: &[u8],
+    asked: Compiler,
+    engine: &Engine,
+    parallel: bool,
+) -> Result<(Compiler, Module), CompileError> {
+    let first = match Module::from_binary(engine, bytes) {
+        Ok(module) => return Ok((asked, module)),
+        Err(error) => error,
+    };
+    // Either the module is bad, or it needs what the compiler lacks.
+    module::validate(bytes, module::Engine::EnvoyV8).map_err(CompileError::Invalid)?;
+    let unsupported = |error| CompileError::Unsupported(format!("{error:#}"));
+    if asked != Compiler::Winch {
+        return Err(unsupported(first));
+    }
+    let substitute = Compiler::CraneliftFast;
+    let engine = build_engine(substitute, parallel).map_err(unsupported)?;
+    Module::from_binary(&engine, bytes).map(|module| (substitute, module)).map_err(unsupported)
 }
 
 fn instantiate_error(error: &wasmtime::Error, state: &HostState) -> InstantiateError {

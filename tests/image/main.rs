@@ -13,5 +13,6 @@ mod runtime_config;
 #[allow(dead_code, reason = "the suite of faults uses more of it")]
 mod server;
 mod signature;
+mod store;
 mod support;
 mod vectors;

@@ -191,9 +191,7 @@ async fn bundle<C: Content>(
     content: &C,
     entry: &Descriptor,
 ) -> Result<Option<Vec<u8>>, ImageError> {
-    content::check_document_size(entry)?;
-    let document = content.document(entry).await?;
-    content::verify_document(&document, entry, &mut PhaseTime::default())?;
+    let document = content::get_document(content, entry, &mut PhaseTime::default()).await?;
     let manifest = match manifest::parse(&document, &content::manifest_name(&entry.digest))? {
         Document::Manifest(manifest) => manifest,
         Document::Index(_) => return Ok(None),
