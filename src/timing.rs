@@ -1,6 +1,9 @@
 //! Wall and CPU time of pieces of work.
 
-use std::{ops::AddAssign, time::Instant};
+use std::{
+    ops::AddAssign,
+    time::{Duration, Instant},
+};
 
 /// Wall and CPU time, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,6 +85,11 @@ impl Stopwatch {
             cpu_ns: self.clock.now_ns().saturating_sub(self.cpu_start),
         }
     }
+}
+
+/// The CPU time that this thread has had; `None` where the system does not tell it.
+pub(crate) fn thread_cpu() -> Option<Duration> {
+    Some(CpuClock::Thread.now_ns()).filter(|ns| *ns > 0).map(Duration::from_nanos)
 }
 
 /// Runs `work` on this thread and adds its time to `total`.

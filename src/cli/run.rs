@@ -46,7 +46,7 @@ pub struct LoadArgs {
     #[arg(long = "allow-capability", value_name = "NAME")]
     pub allowed_capabilities: Vec<String>,
 
-    /// Longest time for one callback
+    /// Most CPU time for one callback
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = values::duration)]
     pub callback_timeout: Duration,
 

@@ -252,6 +252,8 @@ pub struct HostState {
     pub contexts: BTreeMap<u32, Context>,
     /// The id that the next context gets.
     pub next_context: u32,
+    /// How many calls into the guest have begun.
+    pub call_number: u64,
     /// The context of the callback that runs; `None` outside of one.
     pub current: Option<u32>,
     /// What `proxy_set_effective_context` chose; 0 is "the current one".
@@ -323,6 +325,7 @@ impl HostState {
             next_context: 1,
             current: None,
             effective: 0,
+            call_number: 0,
             configuring: false,
             stop_iteration: false,
             deferred: Vec::new(),

@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-use super::trap::Trap;
+use super::{time_limit::TimeLimit, trap::Trap};
 
 type CallResponse = TypedFunc<(u32, u32, u32, u32, u32), ()>;
 
@@ -83,7 +83,7 @@ pub struct Instance {
     store: Store<HostState>,
     instance: WasmtimeInstance,
     callbacks: Callbacks,
-    timeout_ticks: u64,
+    time_limit: TimeLimit,
 }
 
 impl Instance {
@@ -92,7 +92,7 @@ impl Instance {
         instance: WasmtimeInstance,
         module: &Module,
         imported_memory: Option<GuestMemory>,
-        timeout_ticks: u64,
+        time_limit: TimeLimit,
     ) -> Self {
         let mut memory = imported_memory;
         for export in module.exports() {
@@ -122,7 +122,7 @@ impl Instance {
         };
         state.phase = Phase::Free;
         state.contexts.insert(0, Context::new(ContextKind::Vm, 0));
-        Self { store, instance, callbacks, timeout_ticks }
+        Self { store, instance, callbacks, time_limit }
     }
 
     /// The callbacks.
@@ -183,7 +183,7 @@ impl Instance {
         context: u32,
         params: P,
     ) -> Result<R, CallFailure<R>> {
-        self.store.set_epoch_deadline(self.timeout_ticks);
+        self.time_limit.begin(&mut self.store);
         let state = self.store.data_mut();
         (state.current, state.effective) = (Some(context), 0);
         if let Some(trace) = &mut state.trace {

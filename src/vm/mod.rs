@@ -10,6 +10,7 @@ mod guest_thread;
 mod instance;
 mod template;
 mod ticker;
+mod time_limit;
 mod trap;
 
 pub use artifacts::Artifacts;

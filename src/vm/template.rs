@@ -18,6 +18,7 @@ use super::{
     engine::{Compiler, build_engine},
     instance::Instance,
     ticker::Ticker,
+    time_limit::TimeLimit,
 };
 
 /// How guests run.
@@ -25,7 +26,7 @@ use super::{
 pub struct VmOptions {
     /// The compiler to try first; what Winch does not take goes to Cranelift.
     pub compiler: Compiler,
-    /// The longest that one callback may run.
+    /// The CPU time that one callback may take.
     pub callback_timeout: Duration,
     /// Whether every call across the boundary is kept.
     pub trace: bool,
@@ -67,7 +68,7 @@ pub struct Template {
     abi: AbiVersion,
     target: Target,
     compiler: Compiler,
-    timeout_ticks: u64,
+    time_limit: TimeLimit,
     trace: bool,
     _ticker: Ticker,
 }
@@ -137,7 +138,7 @@ impl Template {
                 abi,
                 target: target.clone(),
                 compiler,
-                timeout_ticks: Ticker::ticks(options.callback_timeout),
+                time_limit: TimeLimit::new(options.callback_timeout),
                 trace: options.trace,
                 _ticker: ticker,
             })
@@ -193,7 +194,7 @@ impl Template {
     ) -> Result<Instance, Box<InstantiateError>> {
         let mut store = Store::new(self.engine(), self.state(plugin, process));
         store.limiter(|state| &mut state.limits);
-        store.set_epoch_deadline(self.timeout_ticks);
+        self.time_limit.apply(&mut store);
         let mut imported_memory = None;
         let instantiated = match &self.pre {
             Some(pre) => pre.instantiate(&mut store),
@@ -202,13 +203,9 @@ impl Template {
                 .and_then(|linker| linker.instantiate(&mut store, &self.module)),
         };
         match instantiated {
-            Ok(instance) => Ok(Instance::new(
-                store,
-                instance,
-                &self.module,
-                imported_memory,
-                self.timeout_ticks,
-            )),
+            Ok(instance) => {
+                Ok(Instance::new(store, instance, &self.module, imported_memory, self.time_limit))
+            }
             Err(error) => Err(Box::new(instantiate_error(&error, store.data()))),
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use wasmtime::Engine;
 
-/// How often the epoch advances; a limit is kept to within one of these.
+/// How often the epoch advances.
 pub const TICK: Duration = Duration::from_millis(10);
 
 /// A thread that advances the epoch of an engine until it is dropped.
@@ -42,12 +42,6 @@ impl Ticker {
                 }
             })?;
         Ok(Self { stop, thread: Some(thread) })
-    }
-
-    /// Ticks in `limit`, at least two so that a tick about to come ends nothing.
-    pub fn ticks(limit: Duration) -> u64 {
-        let ticks = limit.as_nanos().div_ceil(TICK.as_nanos());
-        u64::try_from(ticks).unwrap_or(u64::MAX / 2).saturating_add(1).max(2)
     }
 }
 
