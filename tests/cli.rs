@@ -47,6 +47,12 @@ impl Fixtures {
             br#"{"type": "opa", "abiVersions": ["v0.2.1"], "config": {"root_ids": ["policy"]}}"#,
             &passes,
         );
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append_dir_all(".", fixtures.path("add-header")).unwrap();
+        fixtures.write("add-header.tar", &archive.into_inner().unwrap());
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append_path_with_name(fixtures.path("passes.wasm"), "plugin.wasm").unwrap();
+        fixtures.write("files.tar", &archive.into_inner().unwrap());
         let config = br#"{"type": "envoy_proxy", "abiVersions": ["v0.2.1"], "config": {"root_ids": ["one"]}}"#;
         let module = fixtures.image("blob-digest", config, &passes);
         fixtures.signed_image();

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::{
     bench::{self, LoadConditions, LoadFailed, Phase, PhaseClock},
     host::Plugin,
-    image::{self, NoProgress, Source},
+    image::{self, NoProgress},
     report::{
         human::{self, Detail},
         load_time::{self, LoadTime},
@@ -22,8 +22,9 @@ use super::{
 
 /// Measure how long an image takes to load, phase by phase
 #[derive(Debug, Args)]
+#[command(after_help = fetch::images_help!())]
 pub struct Bench {
-    /// A registry reference, oci:DIRECTORY[:TAG], or a .wasm file
+    /// A registry reference, a .wasm file, or another (see below)
     #[arg(value_name = "IMAGE")]
     image: String,
 
@@ -83,7 +84,7 @@ impl Bench {
                 ..Plugin::default()
             },
         };
-        let fetched_once = matches!(source, Source::Registry(_));
+        let fetched_once = !source.is_read_again();
         let bytes = |clock: &mut PhaseClock| {
             if fetched_once {
                 return Ok(image.wasm.clone());

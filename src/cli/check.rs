@@ -28,7 +28,7 @@ use super::{
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Check {
-    /// A registry reference, oci:DIRECTORY[:TAG], or a .wasm file
+    /// A registry reference, a .wasm file, or another (see below)
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
 
@@ -78,7 +78,9 @@ pub struct Check {
     quiet: bool,
 }
 
-const AFTER_HELP: &str = "\
+const AFTER_HELP: &str = concat!(
+    fetch::images_help!(),
+    "
 Examples:
   filtergate check target/wasm32-wasip1/release/my_filter.wasm
   filtergate check ghcr.io/acme/filter:1.2 --target envoy:1.31
@@ -87,7 +89,8 @@ Examples:
   filtergate check filter.wasm --root-id auth --config @auth.json
   filtergate check filter.wasm --filter network
 
-Exit codes: 0 pass, 1 fail, 2 wrong usage, 3 undecided, 4 nothing tested";
+Exit codes: 0 pass, 1 fail, 2 wrong usage, 3 undecided, 4 nothing tested"
+);
 
 impl Check {
     /// Checks the images, and prints each verdict as soon as it and those before it are there.

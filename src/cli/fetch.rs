@@ -160,17 +160,33 @@ fn password_from_stdin() -> Result<String, CliError> {
     Ok(password.to_owned())
 }
 
+/// What images can be, for the end of a command's help.
+macro_rules! images_help {
+    () => {
+        "\
+IMAGE is one of
+  ghcr.io/acme/filter:1.2           in a registry; also docker://…, oci://…
+  oci:DIRECTORY[:TAG]               an OCI layout; dir:DIRECTORY of skopeo
+  oci-archive:FILE[:TAG]            an OCI layout in a tar file
+  docker-archive:FILE[:NAME:TAG]    what `docker save` writes
+  https://HOST/FILE#sha256=HEX      a module, as Envoy fetches it
+  FILE, -                           a .wasm or tar file, or standard input
+"
+    };
+}
+pub(super) use images_help;
+
 /// What an image argument names.
 pub fn source(reference: &str) -> Result<Source, CliError> {
     Source::parse(reference).map_err(|error| {
-        CliError::Usage(format!("{error}; an image is a registry reference (ghcr.io/acme/filter:1.2), oci:DIRECTORY[:TAG], or a path to a .wasm file"))
+        CliError::Usage(format!("{error}; an image is a registry reference (ghcr.io/acme/filter:1.2), oci:DIRECTORY[:TAG], a URL, - for standard input, or a path to a .wasm or .tar file"))
     })
 }
 
 /// A runtime that can fetch `sources`. Files need neither network nor timers.
 pub fn runtime(sources: &[Source]) -> Result<Runtime, CliError> {
     let mut builder = Builder::new_current_thread();
-    if sources.iter().any(|source| matches!(source, Source::Registry(_))) {
+    if sources.iter().any(Source::needs_network) {
         builder.enable_all();
     }
     builder.build().map_err(|source: io::Error| CliError::Io {

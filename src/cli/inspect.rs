@@ -23,7 +23,7 @@ use super::{
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Inspect {
-    /// A registry reference, oci:DIRECTORY[:TAG], or a .wasm file
+    /// A registry reference, a .wasm file, or another (see below)
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
 
@@ -34,18 +34,23 @@ pub struct Inspect {
     show: ShowArgs,
 }
 
-const AFTER_HELP: &str = "\
+const AFTER_HELP: &str = concat!(
+    "\
 Shows manifests, layers and annotations, the image's shape, where the module
 and its runtime configuration are, and whether Istio, Envoy Gateway, Higress,
 wkg and the specification v0.0.0 take it, with the text that they would log.
 
+",
+    fetch::images_help!(),
+    "
 Examples:
   filtergate inspect ghcr.io/acme/filter:1.2
   filtergate inspect oci:build/image --format json
   filtergate inspect ghcr.io/acme/filter:1.2 --platform linux/arm64
 
 Exit codes: 0 a module is in it, 1 none is or the image is broken,
-            2 wrong usage, 3 the image could not be had";
+            2 wrong usage, 3 the image could not be had"
+);
 
 impl Inspect {
     /// Shows the images one after another.

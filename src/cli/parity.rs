@@ -27,7 +27,7 @@ use super::{
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Parity {
-    /// A registry reference, oci:DIRECTORY[:TAG], or a .wasm file
+    /// A registry reference, a .wasm file, or another (see below)
     #[arg(value_name = "IMAGE", required_unless_present = "baseline")]
     images: Vec<String>,
 
@@ -61,14 +61,17 @@ pub struct Parity {
     show: ShowArgs,
 }
 
-const AFTER_HELP: &str = "\
+const AFTER_HELP: &str = concat!(
+    super::fetch::images_help!(),
+    "
 Examples:
   filtergate parity filter.wasm --envoy /usr/local/bin/envoy
   filtergate parity filter.wasm --envoy ./envoy --root-id auth --config @auth.json
   filtergate parity --record *.wasm > here.jsonl
   filtergate parity --record --envoy ./envoy *.wasm > envoy.jsonl
 
-Exit codes: 0 equal, 1 different, 2 wrong usage, 3 could not be compared";
+Exit codes: 0 equal, 1 different, 2 wrong usage, 3 could not be compared"
+);
 
 impl Parity {
     /// Runs the images one after another and prints each result as soon as it is there.

@@ -34,6 +34,12 @@ impl Compression {
     }
 }
 
+/// Whether a block of 512 bytes is the first of a tar archive: they all have had a magic since POSIX
+/// took the format over.
+pub(crate) fn is_tar(head: &[u8]) -> bool {
+    head.get(257..262).is_some_and(|magic| magic == b"ustar")
+}
+
 /// Several zstd frames in a row, some of which may be there to be skipped. ruzstd decodes one.
 struct ZstdFrames<R> {
     source: R,

@@ -1,47 +1,95 @@
 //! Plain files, and reading files in general: once, bounded, and never from anything that is not a
 //! regular file.
 
-use super::digest::Digest;
+use super::archive::Bytes;
+use super::compression::{Compression, is_tar};
 use super::error::could_be_reference;
-use super::{FetchOptions, Image, ImageError, Shape, SourceKind};
+use super::{FetchOptions, Image, ImageError, SourceKind};
 use crate::timing::{PhaseTime, Stopwatch, timed};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// A module in a plain file. Its content is not looked at.
-pub(crate) async fn fetch(
-    path: &Path,
-    reference: &str,
-    options: &FetchOptions,
-) -> Result<Image, ImageError> {
+/// What a file or standard input holds, decided by its beginning.
+pub(crate) enum Opened {
+    Module(Module),
+    Archive(Bytes),
+}
+
+/// A module that is in no image. Its content is not looked at.
+pub(crate) struct Module {
+    wasm: Vec<u8>,
+    kind: SourceKind,
+    fetch: PhaseTime,
+}
+
+impl Module {
+    pub(crate) fn into_image(self, reference: &str) -> Image {
+        let mut verify = PhaseTime::default();
+        let image = timed(&mut verify, || Image::of_module(reference, self.wasm));
+        Image { kind: self.kind, fetch: self.fetch, verify, ..image }
+    }
+}
+
+/// Opens a file, and reads it unless it is an archive.
+pub(crate) async fn open(path: &Path, options: &FetchOptions) -> Result<Opened, ImageError> {
     let path = path.to_owned();
     let limit = options.max_module_bytes;
-    let (wasm, wasm_sha256, fetch, verify) = blocking(move || {
+    blocking(move || {
         let watch = Stopwatch::thread();
-        let wasm = read_bounded(&path, &path.display().to_string(), limit)?;
-        let fetch = watch.elapsed();
-        let mut verify = PhaseTime::default();
-        let digest = timed(&mut verify, || Digest::sha256(&wasm));
-        Ok((wasm, digest.hex().to_owned(), fetch, verify))
+        let (mut file, length) = open_regular(&path)?;
+        let unreadable = |error: io::Error| io_error(&path, error);
+        let mut head = Vec::new();
+        (&mut file).take(ARCHIVE_HEAD).read_to_end(&mut head).map_err(unreadable)?;
+        if is_archive(&head) {
+            return Ok(Opened::Archive(Bytes::File(file)));
+        }
+        file.seek(SeekFrom::Start(0)).map_err(unreadable)?;
+        let wasm = read_open(file, length, &path, &path.display().to_string(), limit)?;
+        let kind = SourceKind::File;
+        Ok(Opened::Module(Module { wasm, kind, fetch: watch.elapsed() }))
     })
-    .await?;
-    Ok(Image {
-        reference: reference.into(),
-        kind: SourceKind::File,
-        shape: Shape::File,
-        named_digest: None,
-        manifest_digest: None,
-        wasm,
-        wasm_sha256,
-        module_place: None,
-        runtime_config: None,
-        config_place: None,
-        consumers: Vec::new(),
-        notes: Vec::new(),
-        fetch,
-        verify,
+    .await
+}
+
+/// Reads standard input, at most as much as a module may have.
+pub(crate) async fn stdin(options: &FetchOptions) -> Result<Opened, ImageError> {
+    let limit = options.max_module_bytes;
+    blocking(move || {
+        let watch = Stopwatch::thread();
+        let mut wasm = Vec::new();
+        let what = Path::new("standard input");
+        let read = io::stdin().lock().take(limit.saturating_add(1)).read_to_end(&mut wasm);
+        read.map_err(|error| io_error(what, error))?;
+        if wasm.len() as u64 > limit {
+            let what = what.display().to_string();
+            return Err(ImageError::TooLarge { what, limit, actual: None });
+        }
+        if is_archive(&wasm) {
+            return Ok(Opened::Archive(Bytes::Memory(wasm)));
+        }
+        let kind = SourceKind::Stdin;
+        Ok(Opened::Module(Module { wasm, kind, fetch: watch.elapsed() }))
     })
+    .await
+}
+
+/// Opens a file that is said to be an archive.
+pub(crate) async fn archive(path: &Path) -> Result<Bytes, ImageError> {
+    let path = path.to_owned();
+    blocking(move || Ok(Bytes::File(open_regular(&path)?.0))).await
+}
+
+/// As much of a file as shows whether it is an archive, also of one that is compressed.
+const ARCHIVE_HEAD: u64 = 64 << 10;
+
+/// Whether a file is a tar archive, which may be compressed. A module may be, too, and is none.
+fn is_archive(head: &[u8]) -> bool {
+    let head = &head[..head.len().min(ARCHIVE_HEAD as usize)];
+    let mut unpacked = Vec::new();
+    // What is cut here is no error: the beginning has been unpacked.
+    let _ = Compression::of(head).decoder(head).take(512).read_to_end(&mut unpacked);
+    is_tar(&unpacked)
 }
 
 /// Runs work that blocks on a thread where that does no harm.
@@ -57,27 +105,45 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// Reads the whole of a regular file, unless it is larger than `limit`.
 pub(crate) fn read_bounded(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>, ImageError> {
-    let too_large = |actual| ImageError::TooLarge { what: what.into(), limit, actual };
+    let (file, length) = open_regular(path)?;
+    read_open(file, length, path, what, limit)
+}
+
+/// Opens a regular file; it and its length.
+fn open_regular(path: &Path) -> Result<(File, u64), ImageError> {
     let unreadable = |error: io::Error| io_error(path, error);
     // Asked before opening, as to open a device or a FIFO can already do something.
     check_regular(path, &std::fs::metadata(path).map_err(unreadable)?)?;
-    let file = open(path).map_err(unreadable)?;
+    let file = open_file(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     check_regular(path, &metadata)?;
-    if metadata.len() > limit {
-        return Err(too_large(Some(metadata.len())));
+    Ok((file, metadata.len()))
+}
+
+fn read_open(
+    file: File,
+    length: u64,
+    path: &Path,
+    what: &str,
+    limit: u64,
+) -> Result<Vec<u8>, ImageError> {
+    let too_large = |actual| ImageError::TooLarge { what: what.into(), limit, actual };
+    if length > limit {
+        return Err(too_large(Some(length)));
     }
     // One byte more than the limit shows a file that grows; one more than the length saves a
     // reallocation at the end of it.
-    let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
+    let mut bytes = Vec::with_capacity(length as usize + 1);
+    file.take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|error| io_error(path, error))?;
     if bytes.len() as u64 > limit {
         return Err(too_large(None));
     }
     Ok(bytes)
 }
 
-fn open(path: &Path) -> io::Result<File> {
+fn open_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]

@@ -1,25 +1,28 @@
-//! Where modules come from: a registry, an OCI layout directory or a plain file.
+//! Where modules come from: a registry, a directory, an archive, a URL or a plain file.
 //!
 //! [`Source::parse`] decides what a string names, [`fetch`] gets it. The result is an [`Image`]:
 //! the module's bytes, the runtime config that travelled with them, and findings on everything that
 //! deviates from the specification. Nothing in here knows proxy-wasm: the bytes may be anything.
 //!
-//! A new place to get images from implements `content::Content`; a new way to lay out an image is
-//! a branch of `shape::recognise`.
+//! A new place to get images from implements `content::Content` and has a branch in `source::with`; a
+//! new way to lay out an image is a branch of `shape::recognise`. `consumer` says who takes an image.
 #![warn(missing_docs)]
 
+mod archive;
 mod compression;
 mod consumer;
 mod content;
 mod credential_helper;
 mod credentials;
 mod digest;
+mod docker_archive;
 mod error;
 mod file;
 mod image_index;
 mod inspect;
 mod kept;
 mod layout;
+mod layout_index;
 mod listing;
 mod manifest;
 mod oci_error;
@@ -36,6 +39,7 @@ mod source;
 mod tarball;
 mod token;
 mod transport;
+mod url;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,7 +54,7 @@ pub use credentials::UserPassword;
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use error::ImageError;
 pub use inspect::{Inspection, Node, NodeContent, Part};
-pub use reference::{ReferenceError, RegistryReference, Selector, Source};
+pub use reference::{ModuleUrl, ReferenceError, RegistryReference, Selector, Source};
 pub use runtime_config::RuntimeConfig;
 pub use shape::Shape;
 pub use signature::{InvalidKey, PublicKey};
@@ -148,8 +152,18 @@ impl std::fmt::Display for Platform {
 pub enum SourceKind {
     /// A plain file that holds the module and nothing else.
     File,
+    /// Standard input.
+    Stdin,
     /// An OCI image layout directory.
     OciLayout,
+    /// A directory with one image, as `skopeo copy … dir:` writes it.
+    Directory,
+    /// An OCI image layout in a tar file.
+    OciArchive,
+    /// A tar file as `docker save` writes it.
+    DockerArchive,
+    /// A module by its URL.
+    Url,
     /// A registry that speaks the OCI distribution protocol.
     Registry,
 }

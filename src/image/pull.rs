@@ -53,6 +53,12 @@ pub(crate) async fn survey<C: Content>(
             return Survey { image, consumers, manifest_digest, shape };
         }
     };
+    if !content.has_manifests() {
+        notes.push(Finding::note(
+            Rule::ImageShape,
+            "the archive has no manifest: who takes the image is judged as `docker push` would write it, and there is no digest to pin",
+        ));
+    }
     notes.extend(surveyor.consumer_notes(shape, &opened, &selected, &theirs, log.as_deref()));
     let Opened { wasm, sha256, place, mut config, config_place, remarks, .. } = opened;
     notes.extend(remarks);

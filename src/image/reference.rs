@@ -4,6 +4,7 @@
 use super::FetchOptions;
 use super::digest::{Digest, InvalidDigest};
 use oci_distribution::Reference;
+use reqwest::Url;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ pub enum ReferenceError {
     /// The empty string.
     #[error("the image reference is empty")]
     Empty,
-    /// A path is missing after `file:` or `oci:`.
+    /// A path is missing after a prefix.
     #[error("{reference:?}: a path is missing after `{prefix}`")]
     MissingPath {
         /// The reference as typed.
@@ -24,7 +25,7 @@ pub enum ReferenceError {
     },
     /// A transport that is not read.
     #[error(
-        "{reference:?}: `{scheme}` is not supported (a registry reference, `oci:DIRECTORY` or a file is expected)"
+        "{reference:?}: `{scheme}` is not supported (a registry reference, `oci:`, `dir:`, `oci-archive:`, `docker-archive:`, a URL, a file or `-` is expected)"
     )]
     UnsupportedScheme {
         /// The reference as typed.
@@ -94,7 +95,9 @@ impl RegistryReference {
             ),
         };
         if s.contains("://") {
-            return Err(syntax("a reference has no scheme other than oci:// or docker://"));
+            return Err(syntax(
+                "a reference has no scheme other than oci://, docker:// or https://",
+            ));
         }
         if s.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(syntax("a reference has no spaces in it"));
@@ -221,11 +224,79 @@ fn address(registry: &str) -> Option<IpAddr> {
     without_port(registry).parse().ok().map(|ip: IpAddr| ip.to_canonical())
 }
 
+/// A module by its URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleUrl {
+    url: Url,
+    sha256: Option<Digest>,
+}
+
+impl ModuleUrl {
+    /// Parses `https://HOST/PATH[#sha256=HEX]`.
+    fn parse(s: &str) -> Result<Self, ReferenceError> {
+        let syntax = |reason: String| ReferenceError::Syntax { reference: shown(s), reason };
+        let mut url: Url = s.parse().map_err(|error| syntax(format!("not a URL: {error}")))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(syntax("a URL with a password in it would be shown to everybody".into()));
+        }
+        let sha256 = match url.fragment() {
+            None => None,
+            Some(fragment) => {
+                let hex = fragment.strip_prefix("sha256=").or(fragment.strip_prefix("sha256:"));
+                let digest = hex.map(|hex| format!("sha256:{}", hex.to_ascii_lowercase()).parse());
+                match digest {
+                    Some(Ok(digest)) => Some(digest),
+                    _ => return Err(syntax("`#sha256=` and 64 hex digits are expected".into())),
+                }
+            }
+        };
+        url.set_fragment(None);
+        Ok(Self { url, sha256 })
+    }
+
+    /// The URL without the digest.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The digest that the module has to have.
+    pub fn sha256(&self) -> Option<&Digest> {
+        self.sha256.as_ref()
+    }
+
+    /// Whether the server is on this machine.
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.url.host_str().is_some_and(is_loopback)
+    }
+
+    /// The last part of the path.
+    pub(crate) fn file_name(&self) -> &str {
+        let path = self.url.path();
+        path.rsplit('/').find(|part| !part.is_empty()).unwrap_or("module")
+    }
+}
+
+impl fmt::Display for ModuleUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&super::transport::shown(&self.url))
+    }
+}
+
+/// A URL that could not be parsed, without what could be a password.
+fn shown(s: &str) -> String {
+    match s.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+        Some((scheme, rest)) => format!("{scheme}://{rest}"),
+        None => s.to_owned(),
+    }
+}
+
 /// Where an image is to be fetched from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A file that holds a module.
+    /// A file that holds a module, or an archive with an image.
     File(PathBuf),
+    /// Standard input, with the same in it.
+    Stdin,
     /// An image in an OCI layout directory.
     OciLayout {
         /// The directory.
@@ -233,22 +304,24 @@ pub enum Source {
         /// Which of its images.
         selector: Option<Selector>,
     },
+    /// The image in a directory that `skopeo copy … dir:` wrote.
+    Directory(PathBuf),
+    /// An image in a tar file: an OCI layout, or what `docker save` writes. Which it is says the
+    /// content.
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// Which of its images.
+        selector: Option<Selector>,
+    },
+    /// A module by its URL.
+    Url(ModuleUrl),
     /// An image in a registry.
     Registry(RegistryReference),
 }
 
 /// Transports that other tools have. They would otherwise be taken for a host or a name with a tag.
-const OTHER_SCHEMES: [&str; 9] = [
-    "http://",
-    "https://",
-    "oci-archive:",
-    "docker-archive:",
-    "docker-daemon:",
-    "containers-storage:",
-    "dir:",
-    "ostree:",
-    "sif:",
-];
+const OTHER_SCHEMES: [&str; 4] = ["docker-daemon:", "containers-storage:", "ostree:", "sif:"];
 
 impl Source {
     /// Decides what `s` names. Prefixes come first, then paths that exist, then what looks like a
@@ -257,24 +330,44 @@ impl Source {
         if s.is_empty() {
             return Err(ReferenceError::Empty);
         }
+        if s == "-" {
+            return Ok(Source::Stdin);
+        }
         for prefix in ["oci://", "docker://"] {
             if let Some(reference) = s.strip_prefix(prefix) {
                 return RegistryReference::parse(reference).map(Source::Registry);
             }
         }
-        if let Some(path) = s.strip_prefix("file:") {
-            return match path.strip_prefix("//").unwrap_or(path) {
-                "" => Err(ReferenceError::MissingPath { reference: s.into(), prefix: "file:" }),
-                path => Ok(Source::File(path.into())),
-            };
+        if s.starts_with("https://") || s.starts_with("http://") {
+            return ModuleUrl::parse(s).map(Source::Url);
         }
-        if let Some(rest) = s.strip_prefix("oci:") {
-            return parse_layout(s, rest);
+        let path_behind = |prefix: &'static str| {
+            s.strip_prefix(prefix).map(|path| match path.strip_prefix("//").unwrap_or(path) {
+                "" => Err(ReferenceError::MissingPath { reference: s.into(), prefix }),
+                path => Ok(PathBuf::from(path)),
+            })
+        };
+        if let Some(path) = path_behind("file:") {
+            return path.map(Source::File);
+        }
+        if let Some(path) = path_behind("dir:") {
+            return path.map(Source::Directory);
+        }
+        for (prefix, is_file) in
+            [("oci:", false), ("oci-archive:", true), ("docker-archive:", true)]
+        {
+            if let Some(rest) = s.strip_prefix(prefix) {
+                let (path, selector) = split_selector(s, rest, prefix, is_file)?;
+                return Ok(match is_file {
+                    true => Source::Archive { path, selector },
+                    false => Source::OciLayout { path, selector },
+                });
+            }
         }
         if let Some(scheme) = OTHER_SCHEMES.iter().find(|scheme| s.starts_with(**scheme)) {
             return Err(ReferenceError::UnsupportedScheme {
                 reference: s.into(),
-                scheme: scheme.trim_end_matches("//").trim_end_matches(':').into(),
+                scheme: scheme.trim_end_matches(':').into(),
             });
         }
         let path = Path::new(s);
@@ -286,16 +379,24 @@ impl Source {
         }
         if looks_like_path(s) {
             // `./layout:tag`, where `./layout` is a layout, needs no prefix either.
-            return match parse_layout(s, s) {
-                Ok(Source::OciLayout { path, selector })
-                    if selector.is_some() && path.join("oci-layout").exists() =>
-                {
+            return match split_selector(s, s, "oci:", false) {
+                Ok((path, selector)) if selector.is_some() && path.join("oci-layout").exists() => {
                     Ok(Source::OciLayout { path, selector })
                 }
                 _ => Ok(Source::File(path.into())),
             };
         }
         RegistryReference::parse(s).map(Source::Registry)
+    }
+
+    /// Whether getting it takes the network.
+    pub fn needs_network(&self) -> bool {
+        matches!(self, Source::Registry(_) | Source::Url(_))
+    }
+
+    /// Whether it can be read again for nothing.
+    pub fn is_read_again(&self) -> bool {
+        !self.needs_network() && *self != Source::Stdin
     }
 }
 
@@ -308,18 +409,22 @@ fn looks_like_path(s: &str) -> bool {
 
 /// `PATH[:TAG][@DIGEST]`, where the digest wins over the tag. A path may have colons in it: the
 /// longest one that exists is taken, and where none does, the part before the first colon.
-fn parse_layout(reference: &str, s: &str) -> Result<Source, ReferenceError> {
-    let layout = |path: &str, selector| {
-        if path.is_empty() {
-            return Err(ReferenceError::MissingPath {
-                reference: reference.into(),
-                prefix: "oci:",
-            });
-        }
-        Ok(Source::OciLayout { path: path.into(), selector })
+fn split_selector(
+    reference: &str,
+    s: &str,
+    prefix: &'static str,
+    is_file: bool,
+) -> Result<(PathBuf, Option<Selector>), ReferenceError> {
+    let exists = |path: &str| match is_file {
+        true => Path::new(path).is_file(),
+        false => Path::new(path).is_dir(),
     };
-    if Path::new(s).is_dir() {
-        return layout(s, None);
+    let found = |path: &str, selector| match path {
+        "" => Err(ReferenceError::MissingPath { reference: reference.into(), prefix }),
+        path => Ok((path.into(), selector)),
+    };
+    if exists(s) {
+        return found(s, None);
     }
     let (name, digest) = match s.rsplit_once('@') {
         Some((name, digest)) if digest.contains(':') && !digest.contains('/') => {
@@ -333,19 +438,19 @@ fn parse_layout(reference: &str, s: &str) -> Result<Source, ReferenceError> {
     let split = name
         .rmatch_indices(':')
         .map(|(at, _)| at)
-        .find(|at| Path::new(&name[..*at]).is_dir())
+        .find(|at| exists(&name[..*at]))
         .or_else(|| name.find(':'));
     let (path, tag) = match split {
-        Some(at) if !Path::new(name).is_dir() => (&name[..at], Some(&name[at + 1..])),
+        Some(at) if !exists(name) => (&name[..at], Some(&name[at + 1..])),
         _ => (name, None),
     };
     match (digest, tag) {
-        (Some(digest), _) => layout(path, Some(Selector::Digest(digest))),
+        (Some(digest), _) => found(path, Some(Selector::Digest(digest))),
         (None, Some("")) => Err(ReferenceError::Syntax {
             reference: reference.into(),
             reason: "a tag is missing after the colon".into(),
         }),
-        (None, Some(tag)) => layout(path, Some(Selector::Tag(tag.into()))),
-        (None, None) => layout(path, None),
+        (None, Some(tag)) => found(path, Some(Selector::Tag(tag.into()))),
+        (None, None) => found(path, None),
     }
 }

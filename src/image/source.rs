@@ -1,12 +1,16 @@
 //! From what a reference names to the place that has it: one door for every command.
 
+use super::archive::{Archive, Bytes};
 use super::content::{Content, Named};
+use super::file::Opened;
 use super::kept::Repository;
 use super::pull::{self, Survey};
 use super::{
-    FetchOptions, Image, ImageError, Inspection, Progress, Source, file, inspect, layout, signature,
+    FetchOptions, Image, ImageError, Inspection, Progress, Selector, Source, file, inspect, layout,
+    signature, url,
 };
 use crate::timing::Stopwatch;
+use std::path::Path;
 
 /// What is done with an image, wherever it is.
 pub(crate) trait Task {
@@ -21,6 +25,9 @@ pub(crate) trait Task {
         watch: Stopwatch,
     ) -> Result<Self::Output, ImageError>;
 
+    /// Is told how far a transfer is.
+    fn progress(&self) -> &dyn Progress;
+
     /// Does it with a module that is in no image.
     fn of_file(&self, image: Image) -> Self::Output;
 }
@@ -33,11 +40,32 @@ pub(crate) async fn with<T: Task>(
     task: &T,
 ) -> Result<T::Output, ImageError> {
     let watch = Stopwatch::process();
+    let bare = |image| match options.verify_key {
+        Some(_) => Err(signature::unsignable(reference, "a plain file")),
+        None => Ok(task.of_file(image)),
+    };
     match source {
-        Source::File(_) if options.verify_key.is_some() => {
-            Err(signature::unsignable(reference, "a plain file"))
+        Source::File(path) => match file::open(path, options).await? {
+            Opened::Module(module) => bare(module.into_image(reference)),
+            Opened::Archive(bytes) => in_archive(path, bytes, None, options, task, watch).await,
+        },
+        Source::Stdin => match file::stdin(options).await? {
+            Opened::Module(module) => bare(module.into_image(reference)),
+            Opened::Archive(bytes) => {
+                let name = Path::new("standard input");
+                in_archive(name, bytes, None, options, task, watch).await
+            }
+        },
+        Source::Archive { path, selector } => {
+            let bytes = file::archive(path).await?;
+            in_archive(path, bytes, selector.as_ref(), options, task, watch).await
         }
-        Source::File(path) => Ok(task.of_file(file::fetch(path, reference, options).await?)),
+        Source::Directory(path) => {
+            let directory = layout::Layout::open_flat(path).await?;
+            let named = directory.only_image().await?;
+            task.run(&directory, named, watch).await
+        }
+        Source::Url(module) => bare(url::fetch(module, reference, options, task.progress()).await?),
         Source::OciLayout { path, selector } => {
             let layout = layout::Layout::open(path).await?;
             let named = layout.select(selector.as_ref()).await?;
@@ -61,6 +89,19 @@ pub(crate) async fn with<T: Task>(
     }
 }
 
+async fn in_archive<T: Task>(
+    path: &Path,
+    bytes: Bytes,
+    selector: Option<&Selector>,
+    options: &FetchOptions,
+    task: &T,
+    watch: Stopwatch,
+) -> Result<T::Output, ImageError> {
+    let mut archive = Archive::open(path, bytes, options).await?;
+    let named = archive.select(selector).await?;
+    task.run(&archive, named, watch).await
+}
+
 /// To get the module.
 pub(crate) struct Fetch<'a> {
     pub reference: &'a str,
@@ -79,6 +120,10 @@ impl Task for Fetch<'_> {
     ) -> Result<Image, ImageError> {
         let Self { reference, options, progress } = *self;
         pull::survey(content, &named, reference, watch, options, progress).await.image
+    }
+
+    fn progress(&self) -> &dyn Progress {
+        self.progress
     }
 
     fn of_file(&self, image: Image) -> Image {
@@ -113,6 +158,10 @@ impl Task for Inspect<'_> {
             image,
             consumers,
         })
+    }
+
+    fn progress(&self) -> &dyn Progress {
+        self.0.progress
     }
 
     fn of_file(&self, image: Image) -> Inspection {

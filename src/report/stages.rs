@@ -3,7 +3,7 @@
 use crate::{
     bench::PhaseClock,
     exercise::{ConnectionResult, ExchangeResult},
-    image::RuntimeConfig,
+    image::{RuntimeConfig, Shape},
     verdict::{ImageFacts, ModuleFacts, Outcome, Rule, Verdict},
 };
 
@@ -16,14 +16,15 @@ pub(super) fn image_line(verdict: &Verdict) -> String {
         None => format!("{reference} could not be had"),
         Some(image) => match &image.manifest_digest {
             Some(digest) => format!("{reference}, shape {}, {digest}", image.shape),
-            None => format!("{reference}, a plain file"),
+            None if image.shape == Shape::File.name() => format!("{reference}, a plain file"),
+            None => format!("{reference}, shape {}", image.shape),
         },
     }
 }
 
 pub(super) fn config_line(image: &ImageFacts) -> Option<String> {
     let Some(config) = &image.runtime_config else {
-        return image.manifest_digest.is_some().then(|| "none".to_owned());
+        return (image.shape != Shape::File.name()).then(|| "none".to_owned());
     };
     Some(config_words(config))
 }

@@ -1,5 +1,6 @@
 //! Where modules come from, on the library's API.
 
+mod archive;
 mod bounds;
 mod credentials;
 #[cfg(unix)]
@@ -15,4 +16,5 @@ mod server;
 mod signature;
 mod store;
 mod support;
+mod url;
 mod vectors;

@@ -78,8 +78,13 @@ fn wrong_references() {
         ("ghcr.io:99999/acme/filter", "port"),
         ("[::1/x", "IPv6"),
         ("[localhost]:5000/x", "IPv6"),
-        ("https://ghcr.io/acme/filter", "`https`"),
-        ("oci-archive:x.tar", "`oci-archive`"),
+        ("https://", "not a URL"),
+        ("https://user:hunter2@example.com/x.wasm", "a password"),
+        ("https://example.com/x.wasm#sha256=00", "64 hex digits"),
+        ("https://example.com/x.wasm#latest", "64 hex digits"),
+        ("oci-archive:", "path is missing"),
+        ("docker-archive:x.tar:", "tag is missing"),
+        ("dir:", "path is missing"),
         ("docker-daemon:x:1", "`docker-daemon`"),
         ("s3://bucket/x", "scheme"),
         ("oci:", "path is missing"),
@@ -100,6 +105,7 @@ fn wrong_references() {
         let error = result.expect_err(s);
         assert!(error.to_string().contains(part), "{s:?}: {error}");
         assert!(!error.to_string().contains('\n'), "{s:?}");
+        assert!(!error.to_string().contains("hunter2"), "{s:?}");
     }
     let upper = format!("ghcr.io/x@sha256:{}", HEX.to_uppercase());
     assert!(matches!(Source::parse(&upper), Err(ReferenceError::Digest { .. })));
@@ -155,6 +161,38 @@ fn existing_paths_come_first() {
     assert_eq!(Source::parse(&format!("oci:{shown}:v1")), layout(&odd, tag("v1")));
     // One that does not exist: skopeo's rule, the first colon.
     assert_eq!(Source::parse("oci:missing:x:v1"), layout(Path::new("missing"), tag("x:v1")));
+}
+
+#[test]
+fn archives_and_other_places() {
+    let archive = |path: &str, selector: Option<&str>| {
+        let selector = selector.map(|tag| Selector::Tag(tag.into()));
+        Ok(Source::Archive { path: path.into(), selector })
+    };
+    assert_eq!(Source::parse("oci-archive:x.tar"), archive("x.tar", None));
+    assert_eq!(Source::parse("oci-archive:a/x.tar:v1"), archive("a/x.tar", Some("v1")));
+    assert_eq!(
+        Source::parse("docker-archive:x.tar:localhost:5000/a/b:v1"),
+        archive("x.tar", Some("localhost:5000/a/b:v1"))
+    );
+    assert_eq!(Source::parse("docker-archive:x.tar:@1"), archive("x.tar", Some("@1")));
+    assert_eq!(Source::parse("dir:a/b"), Ok(Source::Directory("a/b".into())));
+    assert_eq!(Source::parse("-"), Ok(Source::Stdin));
+    let Ok(Source::Url(url)) = Source::parse(&format!("https://example.com/x.wasm#sha256={HEX}"))
+    else {
+        panic!("no URL");
+    };
+    assert_eq!(url.url().as_str(), "https://example.com/x.wasm");
+    assert_eq!(url.sha256().map(|digest| digest.hex().to_owned()), Some(HEX.to_owned()));
+    for (s, network, again) in [
+        ("-", false, false),
+        ("x.wasm", false, true),
+        ("busybox", true, false),
+        ("http://a/b", true, false),
+    ] {
+        let source = Source::parse(s).unwrap();
+        assert_eq!((source.needs_network(), source.is_read_again()), (network, again), "{s}");
+    }
 }
 
 proptest! {

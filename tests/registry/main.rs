@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use filtergate::{
     CheckOptions,
-    image::{CredentialSource, Digest, FetchOptions, NoProgress, Source},
+    image::{Consumer, CredentialSource, Digest, FetchOptions, NoProgress, Source},
     verdict::{Outcome, Rule, Severity, Verdict},
 };
 use serde_json::{Value, json};
@@ -215,8 +215,8 @@ fn what_is_not_there_is_not_found() {
     }
 }
 
-/// Every recorded image, on its way through a registry: the module is the one that Istio's own
-/// fetcher took out of it.
+/// Every recorded image, on its way through a registry, by tag and by digest: the verdict is that of
+/// Istio's own fetcher, and the module is the one that it took out of it.
 #[test]
 fn every_recorded_image() {
     let Some(registry) = registry() else { return };
@@ -235,23 +235,35 @@ fn every_recorded_image() {
         let manifest = std::fs::read(data.join(format!("manifests/{name}.json"))).unwrap();
         let digest = registry.push_with_blobs_of(&repository, "v1", manifest, media_type, &data);
         assert_eq!(shape["digest"], digest, "{name}");
-        let reference = registry.reference(&format!("{repository}:v1"));
-        let source = Source::parse(&reference).unwrap();
-        let fetched = push::block_on(filtergate::image::fetch(
-            &source,
-            &reference,
-            &options().fetch,
-            &NoProgress,
-        ));
         let istio = &verdicts["shapes"][name]["istio"];
-        if istio["ok"] == true {
-            compared += 1;
-            let image = fetched.unwrap_or_else(|error| panic!("{name}: {error}"));
-            assert_eq!(istio["wasm"], Digest::sha256(&image.wasm).to_string(), "{name}");
-            assert_eq!(image.named_digest.as_deref(), Some(digest.as_str()), "{name}");
+        for id in [":v1".to_owned(), format!("@{digest}")] {
+            let reference = registry.reference(&format!("{repository}{id}"));
+            let source = Source::parse(&reference).unwrap();
+            let inspection = push::block_on(filtergate::image::inspect(
+                &source,
+                &reference,
+                &options().fetch,
+                &NoProgress,
+            ));
+            assert_eq!(inspection.named_digest.as_deref(), Some(digest.as_str()), "{name}");
+            // Who pins an index is refused.
+            let is_pinned_index = id.starts_with('@') && name.contains("index-");
+            let verdict = &inspection.consumers[0];
+            assert_eq!(verdict.consumer, Consumer::Istio);
+            let takes = istio["ok"] == true && !is_pinned_index;
+            assert_eq!(verdict.takes, Some(takes), "{name}: {:?}", verdict.log);
+            if let (Some(log), Some(theirs)) = (&verdict.log, istio["error"].as_str()) {
+                let of_image = |text: &str| text.split(" in index ").next().unwrap().to_owned();
+                assert_eq!(of_image(log), of_image(theirs), "{name}");
+            }
+            if istio["ok"] == true {
+                compared += 1;
+                let image = inspection.image.unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert_eq!(istio["wasm"], Digest::sha256(&image.wasm).to_string(), "{name}");
+            }
         }
     }
-    assert_eq!(compared, 27);
+    assert_eq!(compared, 2 * 27);
 }
 
 #[test]
