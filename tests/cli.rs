@@ -421,7 +421,7 @@ fn nothing_of_a_module_reaches_the_output_raw() {
 #[test]
 fn the_help_fits_a_terminal() {
     let fixtures = Fixtures::new();
-    for command in ["check", "inspect", "bench", "explain", "targets", "cache"] {
+    for command in ["check", "inspect", "push", "copy", "bench", "explain", "targets", "cache"] {
         for flag in ["-h", "--help"] {
             let output = fixtures.command(&[command.to_owned(), flag.to_owned()]).output().unwrap();
             for line in String::from_utf8(output.stdout).unwrap().lines() {

@@ -1,12 +1,11 @@
 //! `filtergate check`.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::num::NonZeroUsize;
 
 use clap::Args;
 
 use crate::{
     CheckOptions,
-    host::Environment,
     image::{Progress, Source},
     report::{
         human::{self, Detail},
@@ -18,10 +17,10 @@ use crate::{
 
 use super::{
     CliError, batch,
+    conditions::Conditions,
     exit::Exit,
     fetch, output, progress,
-    run::{self, FilterChoice, Format, LoadArgs, ShowArgs, TraceFormat, TrafficArgs},
-    values,
+    run::{Format, ShowArgs, TraceFormat},
 };
 
 /// Check that images load and behave: pass or fail, with every reason
@@ -33,34 +32,7 @@ pub struct Check {
     images: Vec<String>,
 
     #[command(flatten)]
-    load: LoadArgs,
-
-    #[command(flatten)]
-    traffic: TrafficArgs,
-
-    /// Workers that share the traffic
-    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=64))]
-    workers: u8,
-
-    /// Clusters and names around the filter, as JSON
-    #[arg(long, value_name = "TEXT|@FILE")]
-    environment: Option<String>,
-
-    /// Filter for: http or network
-    #[arg(long, value_name = "KIND", default_value = "http", hide_possible_values = true)]
-    filter: FilterChoice,
-
-    /// Begin no root_id after this
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = values::duration)]
-    budget: Duration,
-
-    /// Do not try an unknown and the empty root_id
-    #[arg(long)]
-    no_controls: bool,
-
-    /// Load only: no exchanges or connections
-    #[arg(long)]
-    no_exchanges: bool,
+    conditions: Conditions,
 
     /// Images at once [default: one for each core]
     #[arg(long, value_name = "COUNT")]
@@ -142,29 +114,12 @@ impl Check {
 
     /// The options for each target.
     fn options(&self) -> Result<Vec<CheckOptions>, CliError> {
-        let mut all = self.load.options_for_each_target()?;
+        let mut all = self.conditions.options()?;
         if all.len() > 1 && self.trace.is_some() {
             return Err(CliError::Usage("--trace: give one target".to_owned()));
         }
-        let environment = self
-            .environment
-            .as_deref()
-            .map(|text| run::json_argument("--environment", text))
-            .transpose()?;
         for options in &mut all {
-            options.filter = self.filter.into();
-            self.traffic.apply(options)?;
-            options.budget = self.budget;
-            options.workers = self.workers.into();
-            if let Some(environment) = &environment {
-                options.environment = Environment::clone(environment);
-            }
-            options.controls = !self.no_controls;
             options.vm.trace = self.trace.is_some();
-            if self.no_exchanges {
-                options.exchanges.clear();
-                options.connections.clear();
-            }
         }
         Ok(all)
     }

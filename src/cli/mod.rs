@@ -5,6 +5,8 @@ mod batch;
 mod bench;
 mod cache;
 mod check;
+mod conditions;
+mod copy;
 mod diagnostics;
 pub mod exit;
 mod explain;
@@ -13,6 +15,8 @@ mod inspect;
 mod output;
 mod parity;
 mod progress;
+mod publish;
+mod push;
 mod run;
 mod targets;
 mod values;
@@ -37,6 +41,8 @@ struct Cli {
 enum Command {
     Check(Box<check::Check>),
     Inspect(Box<inspect::Inspect>),
+    Push(Box<push::Push>),
+    Copy(Box<copy::Copy>),
     Bench(Box<bench::Bench>),
     Parity(Box<parity::Parity>),
     Explain(explain::Explain),
@@ -93,6 +99,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, CliErr
     match Cli::try_parse_from(arguments)?.command {
         Command::Check(check) => check.execute(),
         Command::Inspect(inspect) => inspect.execute(),
+        Command::Push(push) => push.execute(),
+        Command::Copy(copy) => copy.execute(),
         Command::Bench(bench) => bench.execute(),
         Command::Parity(parity) => parity.execute(),
         Command::Explain(explain) => explain.execute(),

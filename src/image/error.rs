@@ -144,6 +144,26 @@ pub enum ImageError {
         /// The next step.
         help: String,
     },
+    /// A place on this machine that cannot be written to.
+    #[error("{}: cannot be written: {reason}", path.display())]
+    Unwritable {
+        /// The path.
+        path: PathBuf,
+        /// What stands against it.
+        reason: String,
+        /// The next step.
+        help: String,
+    },
+    /// The registry did not take what was pushed, or the destination cannot hold it.
+    #[error("{what}: {reason}")]
+    PushRefused {
+        /// The image, manifest or blob.
+        what: String,
+        /// Why not.
+        reason: String,
+        /// The next step.
+        help: String,
+    },
     /// There is no signature by the key that was asked for.
     #[error("{what}: {reason}")]
     Signature {
@@ -196,9 +216,12 @@ impl ImageError {
         match self {
             FileNotFound { .. } | NotFound { .. } => Rule::ImageNotFound,
             Unauthorized { .. } | Credentials { .. } => Rule::ImageUnauthorized,
-            Unreachable { .. } | TimedOut { .. } | Unreadable { .. } | CaFile { .. } => {
-                Rule::ImageUnreachable
-            }
+            Unreachable { .. }
+            | TimedOut { .. }
+            | Unreadable { .. }
+            | CaFile { .. }
+            | Unwritable { .. }
+            | PushRefused { .. } => Rule::ImageUnreachable,
             DigestMismatch { .. } | SizeMismatch { .. } => Rule::ImageDigestMismatch,
             TooLarge { .. } => Rule::ImageTooLarge,
             Shape { .. } => Rule::ImageShape,
@@ -246,6 +269,8 @@ impl ImageError {
             | NotAnImage { help, .. }
             | Ambiguous { help, .. }
             | Shape { help, .. }
+            | Unwritable { help, .. }
+            | PushRefused { help, .. }
             | Signature { help, .. } => help.clone(),
             Unauthorized { host, .. } => format!(
                 "check that the name is right (many registries answer this way for what does not exist), then run `docker login {host}`, or give --username and --password-stdin"

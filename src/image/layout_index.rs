@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The tag, or with some tools the whole name.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// What `cosign save` marks its entries with, instead of a tag.
 const KIND: &str = "kind";
 const COSIGN_SIGNATURES: &str = "dev.cosignproject.cosign/sigs";

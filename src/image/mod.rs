@@ -27,6 +27,7 @@ mod listing;
 mod manifest;
 mod oci_error;
 mod open;
+mod publish;
 mod pull;
 mod reference;
 mod registry;
@@ -54,6 +55,9 @@ pub use credentials::UserPassword;
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use error::ImageError;
 pub use inspect::{Inspection, Node, NodeContent, Part};
+pub use publish::{
+    Destination, Package, Published, PushShape, copy, push, runtime_config as write_runtime_config,
+};
 pub use reference::{ModuleUrl, ReferenceError, RegistryReference, Selector, Source};
 pub use runtime_config::RuntimeConfig;
 pub use shape::Shape;

@@ -12,6 +12,16 @@ use std::time::Duration;
 pub(crate) enum Asked {
     Manifest,
     Blob,
+    /// That the registry takes a blob.
+    Upload,
+    /// That it takes a manifest.
+    PutManifest,
+}
+
+impl Asked {
+    fn is_push(self) -> bool {
+        matches!(self, Asked::Upload | Asked::PutManifest)
+    }
 }
 
 /// A failed request.
@@ -64,11 +74,20 @@ impl Failure {
             reason.push_str(&format!(" (it asks to wait {} s)", delay.as_secs()));
         }
         let (what, host) = (what.to_owned(), reference.registry());
+        if asked.is_push()
+            && endpoint == Endpoint::Registry
+            && matches!(status, 400..=499)
+            && !may_pass
+            && !matches!(meaning, Meaning::Unauthorized if status == 401)
+        {
+            let help = push_help(asked, status, host, &credentials.origin);
+            return Self::lasting(ImageError::PushRefused { what, reason, help });
+        }
         let error = match meaning {
             Meaning::NotFound => {
                 let help = match asked {
                     Asked::Blob => "push the image again: the registry has its manifest, but not all of its blobs".into(),
-                    Asked::Manifest => format!("check the name and the tag or digest, and that {host} is the registry"),
+                    _ => format!("check the name and the tag or digest, and that {host} is the registry"),
                 };
                 ImageError::NotFound { what, reason, help }
             }
@@ -156,6 +175,21 @@ fn root_cause(error: &reqwest::Error) -> String {
         cause = next;
     }
     one_line(&cause.to_string())
+}
+
+/// The next step where a registry refuses what is pushed.
+fn push_help(asked: Asked, status: u16, host: &str, credentials: &str) -> String {
+    match (asked, status) {
+        (_, 403) => format!(
+            "check the repository's name, and that whoever pushes may write to it ({credentials}): `docker login {host}`, or give --username and --password-stdin"
+        ),
+        (Asked::Upload, 404 | 405) => format!(
+            "check that {host} is the registry and the name is right; some registries want the repository or project to be made first (Amazon ECR, Harbor)"
+        ),
+        (_, 413) => "the registry, or a proxy in front of it, limits the size of what is pushed: strip debug information from the module (`wasm-opt --strip-debug`), or have the limit raised".into(),
+        (Asked::PutManifest, _) => "if the tag is one that must not change, push to another; if the registry does not take media types of its own kind (Docker Hub, Amazon ECR and Quay did not for long), give --shape compat, which is an ordinary image".into(),
+        _ => format!("check that {host} is an OCI registry that may be written to, and that the name is right"),
+    }
 }
 
 /// The codes of the distribution specification say more than most of the numbers.

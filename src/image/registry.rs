@@ -149,7 +149,7 @@ impl<'a> Registry<'a> {
 }
 
 /// The digest that the registry itself has for what it sends.
-fn digest_header(response: &Response, what: &str) -> Result<Option<Digest>, Problem> {
+pub(crate) fn digest_header(response: &Response, what: &str) -> Result<Option<Digest>, Problem> {
     let Some(value) = response.headers().get("Docker-Content-Digest") else { return Ok(None) };
     let digest = String::from_utf8_lossy(value.as_bytes()).parse();
     digest.map(Some).map_err(|error: InvalidDigest| {

@@ -38,7 +38,7 @@ pub(crate) struct Reading {
     pub notes: Vec<Finding>,
 }
 
-const ENVOY: &str = "envoy_proxy";
+pub(crate) const ENVOY: &str = "envoy_proxy";
 
 /// Spellings of the ABI versions, and whose they are.
 const ABI_SPELLINGS: [(&str, Option<&str>); 4] = [

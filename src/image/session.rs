@@ -19,6 +19,8 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     Pull,
+    /// Reading too: a blob that is there already is not sent again.
+    Push,
 }
 
 impl Access {
@@ -26,6 +28,7 @@ impl Access {
     pub(crate) fn actions(self) -> &'static str {
         match self {
             Access::Pull => "pull",
+            Access::Push => "pull,push",
         }
     }
 }

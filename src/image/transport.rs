@@ -234,11 +234,7 @@ fn redirect(response: &Response, request: &Request) -> Result<Option<Url>, Probl
     let Some(next) = next.filter(|next| matches!(next.scheme(), "http" | "https")) else {
         return Err(refused("what is no http URL"));
     };
-    // A server elsewhere could have this machine ask its own services, or its cloud's, and show in
-    // a message what they answer.
-    let host = |url: &Url| url.host_str().unwrap_or_default().to_owned();
-    let (from, to) = (host(&request.url), host(&next));
-    if from != to && (is_link_local(&to) || is_loopback(&to) && !is_loopback(&from)) {
+    if is_astray(&request.url, &next) {
         return Err(refused(&format!("{}, an address of this machine alone", shown(&next))));
     }
     // What is sent is for the server that it was meant for, as credentials are.
@@ -246,6 +242,14 @@ fn redirect(response: &Response, request: &Request) -> Result<Option<Url>, Probl
         return Err(refused(&format!("{}; nothing was sent there", shown(&next))));
     }
     Ok(Some(next))
+}
+
+/// Whether a server elsewhere leads this machine to itself: it could have it ask its own services,
+/// or its cloud's, and show in a message what they answer.
+pub(crate) fn is_astray(from: &Url, to: &Url) -> bool {
+    let host = |url: &Url| url.host_str().unwrap_or_default().to_owned();
+    let (from, to) = (host(from), host(to));
+    from != to && (is_link_local(&to) || is_loopback(&to) && !is_loopback(&from))
 }
 
 /// A URL without its query, and without a password.

@@ -8,6 +8,7 @@ mod environment;
 mod hostile;
 mod layout;
 mod progress;
+mod publish;
 mod reference;
 mod registry;
 mod runtime_config;
