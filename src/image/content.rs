@@ -166,11 +166,14 @@ impl<'a> BlobSink<'a> {
         progress: &'a dyn Progress,
     ) -> Result<Self, ImageError> {
         check_size(descriptor, limit, || blob_name(descriptor))?;
+        // Not to move what came when there is more. Memory is only taken up by what is written to.
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(usize::try_from(descriptor.size).unwrap_or(0)).ok();
         Ok(Self {
             descriptor,
             progress,
             hasher: Hasher::new(descriptor.digest.algorithm()),
-            bytes: Vec::new(),
+            bytes,
             verify: PhaseTime::default(),
             header: None,
             kept: None,
