@@ -72,6 +72,9 @@ impl Check {
         // A reference that cannot be used is found before anything is fetched.
         let sources: Vec<Source> =
             self.images.iter().map(|image| fetch::source(image)).collect::<Result<_, _>>()?;
+        if let Some(first) = options.first() {
+            fetch::one_registry(&first.fetch, &sources)?;
+        }
         // Objects and text do not go together on one output.
         let all_json = self.show.format == Format::Json || self.trace == Some(TraceFormat::Json);
         let (format, trace_format) = if all_json {

@@ -183,6 +183,23 @@ pub fn source(reference: &str) -> Result<Source, CliError> {
     })
 }
 
+/// Refuses a login that was given while the images are of several registries: it is for one of them,
+/// and nobody said for which.
+pub fn one_registry(options: &FetchOptions, sources: &[Source]) -> Result<(), CliError> {
+    let CredentialSource::Given(_) = options.credentials else { return Ok(()) };
+    let mut registries = sources.iter().filter_map(|source| match source {
+        Source::Registry(reference) => Some(reference.registry()),
+        _ => None,
+    });
+    let Some(first) = registries.next() else { return Ok(()) };
+    match registries.find(|other| *other != first) {
+        None => Ok(()),
+        Some(other) => Err(CliError::Usage(format!(
+            "a user and a password are for one registry, and the images are in {first} and {other}; use `docker login` instead"
+        ))),
+    }
+}
+
 /// A runtime that can fetch `sources`. Files need neither network nor timers.
 pub fn runtime(sources: &[Source]) -> Result<Runtime, CliError> {
     let mut builder = Builder::new_current_thread();

@@ -59,6 +59,7 @@ impl Inspect {
         let options = self.fetch.options()?;
         let sources: Vec<Source> =
             self.images.iter().map(|image| fetch::source(image)).collect::<Result<_, _>>()?;
+        fetch::one_registry(&options, &sources)?;
         let runtime = fetch::runtime(&sources)?;
         let progress = progress::progress(true);
         let layout = if sources.len() == 1 { Layout::Pretty } else { Layout::Line };

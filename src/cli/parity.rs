@@ -93,6 +93,7 @@ impl Parity {
         }
         let sources: Vec<_> =
             self.images.iter().map(|image| fetch::source(image)).collect::<Result<_, _>>()?;
+        fetch::one_registry(&options.fetch, &sources)?;
         let here = parity::baseline_here(&options);
         let there = match &self.envoy {
             None => None,
