@@ -12,7 +12,7 @@ use std::{
 use criterion::{Bencher, BenchmarkId, Criterion, Throughput};
 use filtergate::{
     bench::{LoadConditions, PhaseClock, cold_load},
-    host::{Plugin, Process},
+    host::{Environment, Plugin, Process},
     target::Target,
     verdict::check_statically,
     vm::{Compiler, Template, VmOptions, build_engine, on_a_guest_thread},
@@ -37,10 +37,11 @@ fn filters() -> Vec<Filter> {
         .map(|path| {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let root_id = if name == "deny-path" { "deny_path" } else { "" };
-            let plugin = Plugin { root_id: root_id.to_owned(), ..Plugin::default() };
+            let plugins = vec![Plugin { root_id: root_id.to_owned(), ..Plugin::default() }];
+            let environment = Environment::default();
             let wasm = fs::read(&path).expect("a prebuilt filter can be read");
             let (target, vm) = (Target::default(), VmOptions::default());
-            Filter { name, wasm, conditions: LoadConditions { target, vm, plugin } }
+            Filter { name, wasm, conditions: LoadConditions { target, vm, plugins, environment } }
         })
         .collect()
 }
@@ -101,7 +102,7 @@ fn instantiate(criterion: &mut Criterion, filters: &[Filter]) {
             let Some(template) = made.get_or_insert_with(|| template(filter)) else { return };
             let process = Arc::new(Process::new());
             bencher.iter(|| {
-                let plugin = filter.conditions.plugin.clone();
+                let plugin = filter.conditions.plugins[0].clone();
                 black_box(template.instantiate(plugin, Arc::clone(&process)).is_ok())
             });
         });
@@ -113,9 +114,7 @@ fn load(criterion: &mut Criterion, filters: &[Filter]) {
     for filter in filters {
         group.throughput(Throughput::Bytes(filter.wasm.len() as u64));
         group.bench_function(BenchmarkId::from_parameter(&filter.name), |bencher| {
-            timed(bencher, || {
-                cold_load(&filter.wasm, &filter.conditions, &mut PhaseClock::default())
-            });
+            timed(bencher, || cold_load(&filter.wasm, &filter.conditions, PhaseClock::default()));
         });
     }
 }

@@ -33,8 +33,11 @@ impl PhaseTime {
     }
 }
 
+/// The clock whose time [`Stopwatch::elapsed_ns`] gives.
 #[derive(Clone, Copy)]
 enum CpuClock {
+    /// None: wall time alone.
+    Off,
     Thread,
     Process,
 }
@@ -44,6 +47,7 @@ impl CpuClock {
     fn now_ns(self) -> u64 {
         use rustix::time::{ClockId, clock_gettime};
         let now = clock_gettime(match self {
+            Self::Off => return 0,
             Self::Thread => ClockId::ThreadCPUTime,
             Self::Process => ClockId::ProcessCPUTime,
         });
@@ -73,6 +77,19 @@ impl Stopwatch {
     /// For work that awaits or uses several threads.
     pub(crate) fn process() -> Self {
         Self::with(CpuClock::Process)
+    }
+
+    /// For work that is too short for the clock of CPU time beside it.
+    pub(crate) fn wall() -> Self {
+        Self::with(CpuClock::Off)
+    }
+
+    /// The time of the one clock that matters: CPU time, or wall time of a watch of that alone.
+    pub(crate) fn elapsed_ns(&self) -> u64 {
+        match self.clock {
+            CpuClock::Off => u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            clock => clock.now_ns().saturating_sub(self.cpu_start),
+        }
     }
 
     fn with(clock: CpuClock) -> Self {

@@ -241,16 +241,56 @@ fn normalized(text: &str) -> String {
 
 fn normalized_line(line: &str) -> String {
     let mut line = line.to_owned();
-    for field in ["wall_ns", "cpu_ns", "begun_ns", "took_ns", "median", "mad", "min"] {
+    for field in [
+        "wall_ns",
+        "cpu_ns",
+        "begun_ns",
+        "took_ns",
+        "median",
+        "mad",
+        "min",
+        "low",
+        "high",
+        "outliers",
+        "created",
+        "compiled_bytes",
+        "cores",
+        "resident_bytes",
+        "spent",
+    ] {
         for key in [format!("\"{field}\": "), format!("\"{field}\":")] {
             line = replace_numbers_after(&line, &key, "0");
         }
     }
-    // The columns of the bench table are as wide as their numbers.
-    if line.contains("[time]") && !line.starts_with("time ") {
-        line = line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n";
+    // What is no whole number or no number at all.
+    for field in ["load_average", "busy", "stolen", "seconds", "cpu", "engine", "slower_machine"] {
+        let key = format!("\"{field}\": ");
+        if let Some((head, rest)) = line.split_once(&key) {
+            let comma = if rest.trim_end().ends_with(',') { "," } else { "" };
+            line = format!("{head}{key}\"[{field}]\"{comma}\n");
+        }
     }
-    if line.starts_with("warning: wall time") || line.contains("too short to compare") {
+    if line.starts_with("exact counters, by ") {
+        let (head, tail) = line.split_once("made ").unwrap();
+        line = format!("{head}made [size] of {}", tail.split_once(" of ").unwrap().1);
+    }
+    // The columns of the bench tables are as wide as their numbers.
+    let is_trace = line.trim_start().starts_with("[time]");
+    let is_head = line.contains("95 % interval");
+    if is_head || line.contains("[time]") && !line.starts_with("time ") {
+        let is_number = |word: &str| word.trim_start_matches('+').parse::<f64>().is_ok();
+        let words = line.split_whitespace().map(|word| match word {
+            word if !is_head && !is_trace && is_number(word) => "[n]",
+            word => word,
+        });
+        line = words.collect::<Vec<_>>().join(" ") + "\n";
+    }
+    let about_the_machine =
+        ["warning: wall time", "warning: the machine", "warning: the hypervisor"];
+    if about_the_machine.iter().any(|start| line.starts_with(start))
+        || line.contains("too short to compare")
+        || line.starts_with("the machine was ")
+    {
         return String::new();
     }
     line

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use crate::{
-    exercise::{LoadRun, load_plugin},
-    host::{Plugin, Process},
+    exercise::{LoadRun, Loaded, load_plugin},
+    host::{Environment, Plugin, Process},
     target::Target,
     verdict::check_statically,
-    vm::{Compiler, Template, VmOptions, on_a_guest_thread},
+    vm::{Template, VmOptions},
 };
 
 use super::{
     phase::{Phase, PhaseClock},
-    samples::Samples,
+    reference::Reference,
+    report::{Load, PhaseCost, Times, TimesPair},
 };
+use crate::timing::PhaseTime;
 
 /// Under which conditions a module is loaded.
 #[derive(Debug, Clone)]
@@ -22,8 +24,10 @@ pub struct LoadConditions {
     pub target: Target,
     /// How guests run.
     pub vm: VmOptions,
-    /// The plugin configuration.
-    pub plugin: Plugin,
+    /// One plugin configuration for each root_id, at least one.
+    pub plugins: Vec<Plugin>,
+    /// What surrounds the filter.
+    pub environment: Environment,
 }
 
 /// Why a load came to no end.
@@ -31,23 +35,70 @@ pub struct LoadConditions {
 #[error("{0}")]
 pub struct LoadFailed(pub String);
 
-/// A module that was loaded. To drop it takes time that belongs to no phase.
-pub struct ColdLoad {
-    template: Template,
-    _run: LoadRun,
+/// Gets the bytes of a module anew, and adds the phases that this takes.
+pub type Bytes<'a> = Box<dyn FnMut(&mut PhaseClock) -> Result<Vec<u8>, LoadFailed> + Send + 'a>;
+
+/// A module that is to be measured under one compiler.
+pub struct Subject<'a> {
+    /// How it is loaded.
+    pub conditions: LoadConditions,
+    /// Where it comes from.
+    pub bytes: Bytes<'a>,
+    /// Fetch and verify, where they were measured once and `bytes` does not do them again.
+    pub fetched_once: Option<(PhaseTime, PhaseTime)>,
 }
 
-impl ColdLoad {
-    /// The compiler that ran.
-    pub fn compiler(&self) -> Compiler {
-        self.template.compiler()
+/// A compiled module and the time that its load took.
+pub struct ColdLoad {
+    pub(super) template: Template,
+    pub(super) names: bool,
+    /// The phases, those of the first root among them.
+    pub clock: PhaseClock,
+    /// The clocks of the other roots, which only have phases of an instance.
+    pub others: Vec<PhaseClock>,
+}
+
+/// Compiles a module as a cold load does.
+pub(super) fn compile(
+    wasm: &[u8],
+    target: &Target,
+    vm: &VmOptions,
+    clock: &mut PhaseClock,
+) -> Result<(Template, bool), LoadFailed> {
+    let report = clock.measure(Phase::Parse, || check_statically(wasm, target));
+    let loadable = report.is_loadable();
+    let (true, Some(abi)) = (loadable, report.abi) else {
+        let reason = report.findings.first().map(|finding| finding.message.clone());
+        return Err(LoadFailed(reason.unwrap_or_else(|| "it is no Proxy-Wasm module".to_owned())));
+    };
+    let facts = report.facts.unwrap_or_default();
+    let template = Template::compile(wasm, facts, abi, target, vm, None, clock)
+        .map_err(|error| LoadFailed(error.to_string()))?;
+    Ok((template, report.has_function_names))
+}
+
+/// Loads one plugin in a process of its own.
+pub(super) fn load_root(
+    template: &Template,
+    names: bool,
+    plugin: &Plugin,
+    process: Process,
+    clock: &mut PhaseClock,
+) -> Result<Loaded, LoadFailed> {
+    let run = load_plugin(template, plugin, &Arc::new(process), names, clock);
+    match run {
+        LoadRun { loaded: Some(loaded), accepted: true, .. } => Ok(loaded),
+        run => {
+            let reason = run.findings.first().map(|finding| finding.message.clone());
+            Err(LoadFailed(reason.unwrap_or_else(|| "it was refused".to_owned())))
+        }
     }
 }
 
-/// Loads a module as Envoy does for one plugin: static checks, compile, link, instantiate, start,
+/// Loads a module as Envoy does: static checks, compile, link, and for each root instantiate, start,
 /// `proxy_on_vm_start`, `proxy_on_configure`.
 ///
-/// It must run on a thread for guests, see [`on_a_guest_thread`].
+/// It must run on a thread for guests, see [`crate::vm::on_a_guest_thread`].
 ///
 /// # Errors
 ///
@@ -55,95 +106,153 @@ impl ColdLoad {
 pub fn cold_load(
     wasm: &[u8],
     conditions: &LoadConditions,
-    clock: &mut PhaseClock,
+    mut clock: PhaseClock,
 ) -> Result<ColdLoad, LoadFailed> {
-    let report = clock.measure(Phase::Parse, || check_statically(wasm, &conditions.target));
-    let loadable = report.is_loadable();
-    let (true, Some(abi)) = (loadable, report.abi) else {
-        let reason = report.findings.first().map(|finding| finding.message.clone());
-        return Err(LoadFailed(reason.unwrap_or_else(|| "it is no Proxy-Wasm module".to_owned())));
-    };
-    let facts = report.facts.unwrap_or_default();
-    let template =
-        Template::compile(wasm, facts, abi, &conditions.target, &conditions.vm, None, clock)
-            .map_err(|error| LoadFailed(error.to_string()))?;
-    let process = Arc::new(Process::new());
-    let names = report.has_function_names;
-    let run = load_plugin(&template, &conditions.plugin, &process, names, clock);
-    if !run.accepted {
-        let reason = run.findings.first().map(|finding| finding.message.clone());
-        return Err(LoadFailed(reason.unwrap_or_else(|| "it was refused".to_owned())));
+    let LoadConditions { target, vm, plugins, environment } = conditions;
+    let (template, names) = compile(wasm, target, vm, &mut clock)?;
+    let mut others = Vec::new();
+    for (index, plugin) in plugins.iter().enumerate() {
+        let process = Process::within(environment.clone());
+        if index == 0 {
+            load_root(&template, names, plugin, process, &mut clock)?;
+        } else {
+            let mut clock = PhaseClock::default();
+            load_root(&template, names, plugin, process, &mut clock)?;
+            others.push(clock);
+        }
     }
-    Ok(ColdLoad { template, _run: run })
+    Ok(ColdLoad { template, names, clock, others })
 }
 
-/// Loads a module `warmup` times for nothing and `runs` times for the record. `bytes` gets the
-/// module anew for each load, and may add the phases that this takes.
+/// The times of one subject's loads.
+#[derive(Default)]
+struct Series {
+    /// By phase, those of the first root among them.
+    first: Vec<PhaseClock>,
+    /// Of the other roots, run by run.
+    others: Vec<Vec<PhaseClock>>,
+    reference_ns: Vec<u64>,
+}
+
+/// What came of one subject's loads.
+pub(super) struct Loads {
+    pub template: Template,
+    pub names: bool,
+    pub load: Load,
+    pub reference_ns: Vec<u64>,
+}
+
+/// The order in which subjects take their turns: each second round runs backwards, so that a machine
+/// that changes its speed changes it for all of them.
+pub(super) fn turns(round: u32, count: usize) -> Vec<usize> {
+    let mut order: Vec<_> = (0..count).collect();
+    if round % 2 == 1 {
+        order.reverse();
+    }
+    order
+}
+
+/// Loads each subject `warmup` times for nothing and `runs` times for the record, in turns.
 ///
 /// # Errors
 ///
 /// With the first load that fails.
-pub fn sample(
+pub(super) fn sample(
+    subjects: &mut [Subject<'_>],
     runs: u32,
     warmup: u32,
-    conditions: &LoadConditions,
-    mut bytes: impl FnMut(&mut PhaseClock) -> Result<Vec<u8>, LoadFailed> + Send,
-) -> Result<Samples, LoadFailed> {
-    on_a_guest_thread(|| {
-        let mut samples = Samples::default();
-        for run in 0..warmup.saturating_add(runs) {
+    reference: Option<&Reference>,
+) -> Result<Vec<Loads>, LoadFailed> {
+    let mut series: Vec<Series> = subjects.iter().map(|_| Series::default()).collect();
+    let mut kept: Vec<Option<ColdLoad>> = subjects.iter().map(|_| None).collect();
+    let rounds = warmup.saturating_add(runs);
+    for round in 0..rounds {
+        for index in turns(round, subjects.len()) {
+            let reference_ns = reference.map(Reference::run);
+            let subject = &mut subjects[index];
             let mut clock = PhaseClock::default();
-            let wasm = bytes(&mut clock)?;
-            let loaded = cold_load(&wasm, conditions, &mut clock)?;
-            if run >= warmup {
-                samples.push(&clock);
+            let wasm = (subject.bytes)(&mut clock)?;
+            let loaded = cold_load(&wasm, &subject.conditions, clock)?;
+            if round >= warmup {
+                let series = &mut series[index];
+                series.first.push(loaded.clock.clone());
+                series.others.push(loaded.others.clone());
+                series.reference_ns.extend(reference_ns);
             }
-            drop(loaded);
+            // To drop it takes time that belongs to no phase.
+            if round + 1 == rounds {
+                kept[index] = Some(loaded);
+            }
         }
-        Ok(samples)
-    })
-    .map_err(|error| LoadFailed(error.to_string()))?
+    }
+    let loads = series.into_iter().zip(kept).zip(subjects);
+    loads
+        .map(|((series, kept), subject)| {
+            let ColdLoad { template, names, .. } =
+                kept.ok_or_else(|| LoadFailed("nothing was measured".to_owned()))?;
+            let load = series.load(warmup, subject);
+            Ok(Loads { template, names, load, reference_ns: series.reference_ns })
+        })
+        .collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The phases that each root has of its own.
+const OF_A_ROOT: [Phase; 2] = [Phase::VmStart, Phase::Configure];
 
-    fn conditions() -> LoadConditions {
-        LoadConditions {
-            target: Target::default(),
-            vm: VmOptions::default(),
-            plugin: Plugin::default(),
+impl Series {
+    fn load(&self, warmup: u32, subject: &Subject<'_>) -> Load {
+        let plugins = &subject.conditions.plugins;
+        let mut phases = Vec::new();
+        if let Some((fetch, verify)) = subject.fetched_once {
+            for (name, time) in [(Phase::Fetch, fetch), (Phase::Verify, verify)] {
+                phases.extend(phase_cost(name, None, [Some(time)]));
+            }
+        }
+        for name in Phase::ALL {
+            if !OF_A_ROOT.contains(&name) {
+                let times = self.first.iter().map(|clock| clock.get(name));
+                phases.extend(phase_cost(name, None, times));
+            }
+        }
+        for (index, plugin) in plugins.iter().enumerate() {
+            for name in OF_A_ROOT {
+                let times: Vec<_> = match index.checked_sub(1) {
+                    None => self.first.iter().map(|clock| clock.get(name)).collect(),
+                    Some(other) => {
+                        let clocks = self.others.iter().map(|clocks| clocks.get(other));
+                        clocks.map(|clock| clock.and_then(|clock| clock.get(name))).collect()
+                    }
+                };
+                phases.extend(phase_cost(name, Some(&plugin.root_id), times));
+            }
+        }
+        Load {
+            warmup,
+            runs: self.first.len(),
+            fetched_once: subject.fetched_once.is_some(),
+            phases,
+            total: pair(self.first.iter().map(PhaseClock::total)),
         }
     }
+}
 
-    fn read(name: &str) -> Vec<u8> {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/filters/prebuilt");
-        std::fs::read(format!("{folder}/{name}.wasm")).unwrap()
-    }
+/// The cost of a phase that took place; what was counted in it comes later.
+fn phase_cost(
+    name: Phase,
+    root_id: Option<&str>,
+    times: impl IntoIterator<Item = Option<PhaseTime>>,
+) -> Option<PhaseCost> {
+    let times: Vec<_> = times.into_iter().flatten().collect();
+    (!times.is_empty()).then(|| PhaseCost {
+        name,
+        root_id: root_id.map(str::to_owned),
+        times: pair(times.into_iter()),
+        counters: Default::default(),
+    })
+}
 
-    #[test]
-    fn every_run_has_every_phase() {
-        let wasm = read("limit-body");
-        let mut fetched = 0;
-        let samples = sample(3, 2, &conditions(), |_| {
-            fetched += 1;
-            Ok(wasm.clone())
-        });
-        let samples = samples.unwrap();
-        assert_eq!(fetched, 5);
-        let phases: Vec<_> = samples
-            .phases()
-            .map(|(phase, series)| (phase.as_str(), series.wall().unwrap().runs))
-            .collect();
-        let expected =
-            ["parse", "compile", "link", "instantiate", "start", "vm_start", "configure"];
-        assert_eq!(phases, expected.map(|name| (name, 3)));
-    }
-
-    #[test]
-    fn a_module_that_does_not_load_is_no_sample() {
-        let failed = sample(1, 0, &conditions(), |_| Ok(b"\0asm\x01\0\0\0".to_vec()));
-        assert!(failed.unwrap_err().0.contains("marker"));
-    }
+/// Wall and CPU times as two series.
+pub(super) fn pair(times: impl Iterator<Item = PhaseTime>) -> TimesPair {
+    let (wall, cpu) = times.map(|time| (time.wall_ns, time.cpu_ns)).unzip();
+    TimesPair { wall_ns: Times::of(wall), cpu_ns: Times::of(cpu) }
 }

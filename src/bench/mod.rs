@@ -1,12 +1,28 @@
-//! Load time: phases, samples and statistics.
+//! Load time and the cost of traffic: exact counters, times, and what differs from build to build.
+//!
+//! [`measure`] makes what a [`BenchReport`] holds.
 
+pub mod baseline;
+pub mod budget;
+mod counting;
+pub mod gate;
 mod load;
+mod machine;
+mod measure;
 mod phase;
-mod samples;
+mod reference;
+pub mod report;
 mod stats;
+mod steady;
+mod traffic;
+mod warnings;
 
 pub use crate::timing::PhaseTime;
-pub use load::{ColdLoad, LoadConditions, LoadFailed, cold_load, sample};
-pub use phase::{Phase, PhaseClock};
-pub use samples::{Samples, Series};
+pub use load::{Bytes, ColdLoad, LoadConditions, LoadFailed, Subject, cold_load};
+pub use machine::{Busyness, Fingerprint, Machine};
+pub use measure::{Plan, measure};
+pub use phase::{Phase, PhaseClock, PhaseEnd};
+pub use report::BenchReport;
 pub use stats::{Summary, median};
+pub use traffic::Traffic;
+pub use warnings::warnings;

@@ -1,9 +1,14 @@
 //! The phases of a load, and a clock for them.
 
-use crate::timing::{PhaseTime, Stopwatch};
+use crate::{
+    host::Counters,
+    timing::{PhaseTime, Stopwatch},
+};
 
 /// A phase of a load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Getting the bytes of the image.
@@ -60,10 +65,20 @@ impl Phase {
     }
 }
 
+/// What an instance had done and had at the end of a phase.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PhaseEnd {
+    /// What it had done since it was made.
+    pub counters: Counters,
+    /// Bytes of all its memories.
+    pub memory_bytes: u64,
+}
+
 /// Collects the times of phases. A phase that did not take place has no time.
 #[derive(Debug, Clone, Default)]
 pub struct PhaseClock {
     times: [Option<PhaseTime>; Phase::ALL.len()],
+    ends: [Option<PhaseEnd>; Phase::ALL.len()],
 }
 
 impl PhaseClock {
@@ -83,6 +98,16 @@ impl PhaseClock {
     /// The time of one phase.
     pub fn get(&self, phase: Phase) -> Option<PhaseTime> {
         self.times[phase as usize]
+    }
+
+    /// Notes what stood at the end of `phase`.
+    pub fn end(&mut self, phase: Phase, end: PhaseEnd) {
+        self.ends[phase as usize] = Some(end);
+    }
+
+    /// What stood at the end of `phase`, if an instance ran in it.
+    pub fn end_of(&self, phase: Phase) -> Option<PhaseEnd> {
+        self.ends[phase as usize]
     }
 
     /// The phases that took place, in order.

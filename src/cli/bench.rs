@@ -1,40 +1,106 @@
 //! `filtergate bench`.
 
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
 use clap::Args;
+use sha2::{Digest, Sha256};
+use tokio::runtime::Runtime;
 
 use crate::{
-    bench::{self, LoadConditions, LoadFailed, Phase, PhaseClock},
-    host::Plugin,
-    image::{self, NoProgress},
+    CheckOptions,
+    bench::{
+        self, BenchReport, Busyness, Fingerprint, LoadConditions, LoadFailed, Phase, PhaseClock,
+        Plan, Subject, Traffic,
+        baseline::{self, BaselineError},
+        budget::Budget,
+        gate::{self, Thresholds},
+        report::{Measured, ModuleSize, SCHEMA},
+    },
+    host::{Environment, Plugin},
+    image::{self, Image, NoProgress, Source},
     report::{
+        bench as show,
         human::{self, Detail},
-        load_time::{self, LoadTime},
+        json::Layout,
     },
     verdict::Verdict,
+    vm::Compiler,
 };
 
 use super::{
     CliError,
     exit::Exit,
     fetch, output, progress,
-    run::{Format, LoadArgs, ShowArgs},
+    run::{self, FilterChoice, Format, LoadArgs, ShowArgs},
 };
 
-/// Measure how long an image takes to load, phase by phase
+/// Measure what images cost: load by phase, traffic, memory; and compare
 #[derive(Debug, Args)]
-#[command(after_help = fetch::images_help!())]
+#[command(after_help = AFTER_HELP)]
 pub struct Bench {
-    /// A registry reference, a .wasm file, or another (see below)
-    #[arg(value_name = "IMAGE")]
-    image: String,
+    /// An image as for `check`; the first is the baseline
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<String>,
 
-    /// Loads that are measured
+    /// Loads and batches to measure
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     runs: u32,
 
     /// Loads before them that are not
     #[arg(long, value_name = "N", default_value_t = 2)]
     warmup: u32,
+
+    /// Keep the measurement in a file
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+
+    /// Compare with what --save kept: the newest
+    #[arg(long = "baseline", value_name = "FILE|DIR")]
+    baselines: Vec<PathBuf>,
+
+    /// Counter growth that fails, %
+    #[arg(long, value_name = "PCT", default_value_t = 2.0, value_parser = percent)]
+    threshold_exact: f64,
+
+    /// CPU time growth that fails, %
+    #[arg(long, value_name = "PCT", default_value_t = 10.0, value_parser = percent)]
+    threshold_time: f64,
+
+    /// Show differences and fail on none
+    #[arg(long)]
+    no_gate: bool,
+
+    /// Most it may cost: compile=200ms,code=1MiB
+    #[arg(long = "budget", value_name = "NAME=LIMIT", value_delimiter = ',')]
+    budgets: Vec<Budget>,
+
+    /// Workers whose memory is measured
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    workers: u8,
+
+    /// Send these exchanges instead, as JSON
+    #[arg(long, value_name = "TEXT|@FILE")]
+    exchanges: Option<String>,
+
+    /// Load only: no exchanges or connections
+    #[arg(long)]
+    no_exchanges: bool,
+
+    /// A headers callback may stop the headers alone
+    #[arg(long = "headers-stop-iteration")]
+    allow_on_headers_stop_iteration: bool,
+
+    /// Clusters and names around the filter, as JSON
+    #[arg(long, value_name = "TEXT|@FILE")]
+    environment: Option<String>,
+
+    /// Filter for: http or network
+    #[arg(long, value_name = "KIND", default_value = "http", hide_possible_values = true)]
+    filter: FilterChoice,
 
     #[command(flatten)]
     load: LoadArgs,
@@ -43,99 +109,347 @@ pub struct Bench {
     show: ShowArgs,
 }
 
+const AFTER_HELP: &str = concat!(
+    fetch::images_help!(),
+    "
+Examples:
+  filtergate bench filter.wasm
+  filtergate bench filter.wasm --compiler winch,cranelift --workers 4
+  filtergate bench filter.wasm --save main.json
+  filtergate bench filter.wasm --baseline main.json
+  filtergate bench ghcr.io/acme/filter:1.1 ghcr.io/acme/filter:1.2
+  filtergate bench filter.wasm --budget compile=200ms,fuel-per-exchange=1M
+
+-v and --format json have a row for each callback.
+Fuel counts instructions, and is the same from run to run; only fuel of the
+same compiler can be compared. Times are CPU time where something is gated.
+--budget knows the phases (fetch, verify, parse, compile, link, instantiate,
+start, vm_start, configure), total, cpu-per-exchange, memory, size, code,
+compiled-code, functions, fuel-start, fuel-vm_start, fuel-configure, and
+fuel-, host-calls-, bytes- and allocations-per-exchange.
+
+Exit codes: 0 nothing is worse, 1 a regression, a budget overdrawn, or an
+image that does not load, 2 wrong usage, 3 undecided"
+);
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number: f64 = text.trim_end_matches('%').trim().parse().map_err(|_| "write a number")?;
+    if (0.0..=1e6).contains(&number) { Ok(number) } else { Err("write a number from 0".to_owned()) }
+}
+
+/// An image that is to be measured.
+struct Candidate {
+    reference: String,
+    source: Source,
+    image: Arc<Image>,
+    root_ids: Vec<String>,
+    module: ModuleSize,
+    warnings: Vec<String>,
+}
+
 impl Bench {
-    /// Checks that the image loads, then measures cold loads of its first root_id.
+    /// Checks that the images load, measures them in turns, and compares.
     pub fn execute(&self) -> Result<Exit, CliError> {
         super::diagnostics::start(self.show.verbose);
-        let mut options = self.load.options()?;
-        options.exchanges.clear();
+        let mut options = self.load.options_for_each_compiler()?;
+        // Loads are cold here, and nothing is left in the store.
+        options.fetch.store = None;
+        options.filter = self.filter.into();
         options.controls = false;
-        let source = fetch::source(&self.image)?;
-        let runtime = fetch::runtime(std::slice::from_ref(&source))?;
+        options.allow_on_headers_stop_iteration = self.allow_on_headers_stop_iteration;
+        if let Some(text) = &self.exchanges {
+            options.exchanges = run::json_argument("--exchanges", text)?;
+        }
+        if let Some(text) = &self.environment {
+            options.environment = run::json_argument::<Environment>("--environment", text)?;
+        }
+        let traffic = if self.no_exchanges {
+            Traffic::none()
+        } else {
+            Traffic::of(options.filter, &options.exchanges, &options.connections)
+        };
+        options.exchanges.clear();
+        options.connections.clear();
+        let history = self.history()?;
+        let sources: Vec<_> =
+            self.images.iter().map(|image| fetch::source(image)).collect::<Result<_, _>>()?;
+        let runtime = fetch::runtime(&sources)?;
+        let mut candidates = Vec::new();
+        for (reference, source) in self.images.iter().zip(sources) {
+            match self.candidate(reference, source, &options, &runtime)? {
+                Ok(candidate) => candidates.push(candidate),
+                Err(exit) => return Ok(exit),
+            }
+        }
+        let plan =
+            Plan { runs: self.runs, warmup: self.warmup, traffic, workers: self.workers.into() };
+        let (measured, busyness) = self.measure(&candidates, &options, &plan, &runtime)?;
+        let conditions = conditions(&options, &plan);
+        let reports: Vec<_> = candidates
+            .iter()
+            .zip(measured)
+            .map(|(candidate, measured)| {
+                self.report(candidate, &options, measured, busyness.clone(), &conditions)
+            })
+            .collect();
+        let exit = self.present(&reports, &history)?;
+        if let (Some(path), [report]) = (&self.save, reports.as_slice()) {
+            baseline::save(report, path).map_err(not_there)?;
+        }
+        runtime.shutdown_background();
+        Ok(exit)
+    }
+
+    /// What was saved before, the oldest first.
+    fn history(&self) -> Result<Vec<(String, BenchReport)>, CliError> {
+        if self.images.len() > 1 && !self.baselines.is_empty() {
+            return Err(CliError::Usage("--baseline: give one image".to_owned()));
+        }
+        if self.images.len() > 1 && self.save.is_some() {
+            return Err(CliError::Usage("--save: give one image".to_owned()));
+        }
+        let mut all = Vec::new();
+        for path in &self.baselines {
+            let name = path.display().to_string();
+            for report in baseline::read(path).map_err(not_there)? {
+                all.push((name.clone(), report));
+            }
+        }
+        all.sort_by_key(|(_, report)| report.created);
+        Ok(all)
+    }
+
+    /// Fetches an image and sees whether it loads. What does not load cannot be measured.
+    fn candidate(
+        &self,
+        reference: &str,
+        source: Source,
+        options: &CheckOptions,
+        runtime: &Runtime,
+    ) -> Result<Result<Candidate, Exit>, CliError> {
         let bars = progress::progress(true);
-        let fetched = runtime.block_on(image::fetch(&source, &self.image, &options.fetch, &*bars));
+        let fetched = runtime.block_on(image::fetch(&source, reference, &options.fetch, &*bars));
         let image = match fetched {
             Ok(image) => image,
             Err(error) => {
-                let verdict = Verdict::of_image_error(&self.image, &options.target, &error);
-                return self.refuse(&verdict);
+                let verdict = Verdict::of_image_error(reference, &options.target, &error);
+                return Ok(Err(refuse(&verdict)));
             }
         };
-        let root_id = crate::root_ids(&options, &image).into_iter().next().unwrap_or_default();
-        // The verdict is about the root that is measured.
-        options.root_ids = vec![root_id.clone()];
-        let verdict = crate::judge(&image, &options);
-        let (Some(true), Some(compiler), Some(module)) =
-            (verdict.loads, verdict.compiler, &verdict.module)
-        else {
-            return self.refuse(&verdict);
+        let verdict = crate::judge(&image, options);
+        let (Some(true), Some(module)) = (verdict.loads, &verdict.module) else {
+            return Ok(Err(refuse(&verdict)));
         };
+        let mut warnings = Vec::new();
+        let mut root_ids = Vec::new();
+        for root in &verdict.roots {
+            if root.accepted {
+                root_ids.push(root.root_id.clone());
+            } else {
+                let name = human::root_label(&root.root_id);
+                warnings.push(format!("root {name} does not load and was not measured"));
+            }
+        }
+        if root_ids.is_empty() {
+            return Ok(Err(refuse(&verdict)));
+        }
+        let module = ModuleSize {
+            sha256: module.sha256.clone(),
+            size: module.size,
+            functions: module.functions.into(),
+            code_bytes: module.code_bytes,
+        };
+        let reference = reference.to_owned();
+        Ok(Ok(Candidate { reference, source, image: Arc::new(image), root_ids, module, warnings }))
+    }
 
+    /// Measures every candidate under every compiler, all of them in turns; what was measured, by
+    /// candidate.
+    fn measure(
+        &self,
+        candidates: &[Candidate],
+        options: &CheckOptions,
+        plan: &Plan,
+        runtime: &Runtime,
+    ) -> Result<(Vec<Vec<Measured>>, Busyness), CliError> {
+        let compilers = self.load.compilers();
+        let mut subjects = Vec::new();
+        for candidate in candidates {
+            for compiler in &compilers {
+                subjects.push(candidate.subject(options, *compiler, runtime));
+            }
+        }
+        let (measured, busyness) = bench::measure(&mut subjects, plan).map_err(|error| {
+            CliError::NotMeasured(format!(
+                "the image loaded at first and then not any more: {error}"
+            ))
+        })?;
+        let mut measured = measured.into_iter();
+        let by_candidate = candidates
+            .iter()
+            .map(|_| {
+                let mut all: Vec<Measured> = Vec::new();
+                for measured in measured.by_ref().take(compilers.len()) {
+                    // What Winch does not take may have gone to the same compiler.
+                    if all.iter().all(|other| other.compiler != measured.compiler) {
+                        all.push(measured);
+                    }
+                }
+                all
+            })
+            .collect();
+        Ok((by_candidate, busyness))
+    }
+
+    fn report(
+        &self,
+        candidate: &Candidate,
+        options: &CheckOptions,
+        measured: Vec<Measured>,
+        busyness: Busyness,
+        conditions: &str,
+    ) -> BenchReport {
+        let mut warnings = bench::warnings(&measured, &busyness);
+        warnings.extend(candidate.warnings.iter().cloned());
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        BenchReport {
+            schema: SCHEMA,
+            created: since.map_or(0, |since| since.as_secs()),
+            reference: candidate.reference.clone(),
+            target: options.target.name().to_owned(),
+            envoy: options.target.envoy_name(),
+            fingerprint: Fingerprint::new(candidate.digest(), conditions.to_owned()),
+            module: candidate.module.clone(),
+            measured,
+            busyness,
+            warnings,
+        }
+    }
+
+    /// Compares each report with what it is to be compared with, and prints it.
+    fn present(
+        &self,
+        reports: &[BenchReport],
+        history: &[(String, BenchReport)],
+    ) -> Result<Exit, CliError> {
+        let mut exit = Exit::Pass;
+        for (index, report) in reports.iter().enumerate() {
+            let other = match (index, history.last(), reports.first()) {
+                (0, Some((name, report)), _) => Some((name.as_str(), report)),
+                (0, None, _) | (_, _, None) => None,
+                (_, _, Some(first)) => Some((first.reference.as_str(), first)),
+            };
+            let comparisons = match other {
+                None => Vec::new(),
+                Some((name, other)) => gate::compare(name, other, report, self.thresholds())
+                    .map_err(|error| CliError::Usage(error.to_string()))?,
+            };
+            let budgets = self.budgets.iter().flat_map(|budget| {
+                report.measured.iter().map(|measured| budget.spent(report, measured))
+            });
+            let shown =
+                show::Bench { budgets: budgets.collect(), report: report.clone(), comparisons };
+            if shown.fails() && !self.no_gate {
+                exit = exit.worst(Exit::Fail);
+            }
+            let is_gated = !shown.comparisons.is_empty() || !shown.budgets.is_empty();
+            let gap = if index > 0 && self.show.format == Format::Human { "\n" } else { "" };
+            let text = match self.show.format {
+                Format::Human => {
+                    let callbacks = self.show.verbose > 0;
+                    show::render_human(&shown, is_gated && !self.no_gate, callbacks)
+                }
+                Format::Json => {
+                    let layout = if reports.len() == 1 { Layout::Pretty } else { Layout::Line };
+                    show::render_json(shown, layout)
+                }
+            };
+            output::print(&format!("{gap}{text}"))?;
+        }
+        Ok(exit)
+    }
+
+    fn thresholds(&self) -> Thresholds {
+        Thresholds { exact: self.threshold_exact / 100.0, time: self.threshold_time / 100.0 }
+    }
+}
+
+impl Candidate {
+    fn digest(&self) -> Option<String> {
+        self.image.manifest_digest.as_ref().map(ToString::to_string)
+    }
+
+    fn subject<'a>(
+        &'a self,
+        options: &'a CheckOptions,
+        compiler: Compiler,
+        runtime: &'a Runtime,
+    ) -> Subject<'a> {
+        let plugins = self.root_ids.iter().map(|root_id| Plugin {
+            name: crate::PLUGIN_NAME.to_owned(),
+            root_id: root_id.clone(),
+            vm_id: String::new(),
+            configuration: options.configuration.clone(),
+            vm_configuration: options.vm_configuration.clone(),
+            environment_variables: options.environment_variables.clone(),
+            allowed_capabilities: options.allowed_capabilities.clone(),
+            allow_on_headers_stop_iteration: options.allow_on_headers_stop_iteration,
+        });
+        let mut vm = options.vm.clone();
+        vm.compiler = compiler;
         let conditions = LoadConditions {
             target: options.target.clone(),
-            vm: options.vm.clone(),
-            plugin: Plugin {
-                root_id: root_id.clone(),
-                configuration: options.configuration.clone(),
-                vm_configuration: options.vm_configuration.clone(),
-                environment_variables: options.environment_variables.clone(),
-                allowed_capabilities: options.allowed_capabilities.clone(),
-                allow_on_headers_stop_iteration: false,
-                ..Plugin::default()
-            },
+            vm,
+            plugins: plugins.collect(),
+            environment: options.environment.clone(),
         };
-        let fetched_once = !source.is_read_again();
-        let bytes = |clock: &mut PhaseClock| {
-            if fetched_once {
-                return Ok(image.wasm.clone());
+        // A registry is not asked over and over.
+        let is_remote = !self.source.is_read_again();
+        let bytes = move |clock: &mut PhaseClock| {
+            if is_remote {
+                return Ok(self.image.wasm.clone());
             }
-            let again = image::fetch(&source, &self.image, &options.fetch, &NoProgress);
+            let again = image::fetch(&self.source, &self.reference, &options.fetch, &NoProgress);
             let image = runtime.block_on(again).map_err(|error| LoadFailed(error.to_string()))?;
             clock.add(Phase::Fetch, image.fetch);
             clock.add(Phase::Verify, image.verify);
             Ok(image.wasm)
         };
-        let mut samples = match bench::sample(self.runs, self.warmup, &conditions, bytes) {
-            Ok(samples) => samples,
-            Err(error) => {
-                return Err(CliError::NotMeasured(format!(
-                    "the image loaded at first and then not any more: {error}"
-                )));
-            }
-        };
-        if fetched_once {
-            samples.push_apart(Phase::Fetch, image.fetch);
-            samples.push_apart(Phase::Verify, image.verify);
-        }
-        let load = LoadTime {
-            reference: &self.image,
-            target: &options.target,
-            sha256: &module.sha256,
-            size: module.size,
-            code_bytes: module.code_bytes,
-            root_id: &root_id,
-            compiler,
-            warmup: self.warmup,
-            fetched_once,
-            samples: &samples,
-        };
-        output::print(&match self.show.format {
-            Format::Human => load_time::render_human(&load),
-            Format::Json => load_time::render_json(&load),
-        })?;
-        Ok(Exit::Pass)
+        let fetched_once = is_remote.then_some((self.image.fetch, self.image.verify));
+        Subject { conditions, bytes: Box::new(bytes), fetched_once }
     }
+}
 
-    /// There is nothing to measure: the verdict says why, on standard error, since it is not the
-    /// result that was asked for.
-    fn refuse(&self, verdict: &Verdict) -> Result<Exit, CliError> {
-        output::print_error(&human::render(verdict, Detail::Normal, false));
-        output::print_error(
-            "error: only a module that loads can be measured; see the verdict above\n",
-        );
-        Ok(match Exit::of(verdict) {
-            Exit::Pass => Exit::NothingTested,
-            exit => exit,
-        })
+/// A digest of what a measurement depends on besides image, engine and machine.
+fn conditions(options: &CheckOptions, plan: &Plan) -> String {
+    let text = format!(
+        "{:?}",
+        (
+            options.target.name(),
+            &options.configuration,
+            &options.vm_configuration,
+            &options.environment_variables,
+            &options.allowed_capabilities,
+            options.allow_on_headers_stop_iteration,
+            &options.environment,
+            &plan.traffic,
+        )
+    );
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn not_there(error: BaselineError) -> CliError {
+    CliError::Usage(crate::report::escape::escape(&error.to_string()).into_owned())
+}
+
+/// There is nothing to measure: the verdict says why, on standard error, since it is not the
+/// result that was asked for.
+fn refuse(verdict: &Verdict) -> Exit {
+    output::print_error(&human::render(verdict, Detail::Normal, false));
+    output::print_error("error: only a module that loads can be measured; see the verdict above\n");
+    match Exit::of(verdict) {
+        Exit::Pass => Exit::NothingTested,
+        exit => exit,
     }
 }

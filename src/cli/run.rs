@@ -51,8 +51,14 @@ pub struct LoadArgs {
     pub callback_timeout: Duration,
 
     /// Compiler: winch or cranelift
-    #[arg(long, value_name = "NAME", default_value = "winch", hide_possible_values = true)]
-    pub compiler: CompilerChoice,
+    #[arg(
+        long = "compiler",
+        value_name = "NAME",
+        default_value = "winch",
+        hide_possible_values = true,
+        value_delimiter = ','
+    )]
+    pub compilers: Vec<CompilerChoice>,
 
     #[command(flatten)]
     pub fetch: FetchArgs,
@@ -136,6 +142,15 @@ pub enum CompilerChoice {
     Cranelift,
 }
 
+impl From<CompilerChoice> for Compiler {
+    fn from(choice: CompilerChoice) -> Self {
+        match choice {
+            CompilerChoice::Winch => Self::Winch,
+            CompilerChoice::Cranelift => Self::CraneliftSpeed,
+        }
+    }
+}
+
 /// Where modules can run, as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FilterChoice {
@@ -182,6 +197,7 @@ pub enum Format {
 impl LoadArgs {
     /// The options that these words are, for each target; a target that is named twice is one.
     pub fn options_for_each_target(&self) -> Result<Vec<CheckOptions>, CliError> {
+        self.one_compiler()?;
         let mut all: Vec<CheckOptions> = Vec::new();
         for target in &self.targets {
             if all.iter().any(|options| options.target == *target) {
@@ -196,8 +212,34 @@ impl LoadArgs {
         Ok(all)
     }
 
-    /// The options that these words are, for commands that take one target.
+    /// The compilers, each once.
+    pub fn compilers(&self) -> Vec<Compiler> {
+        let mut compilers: Vec<Compiler> = Vec::new();
+        for compiler in self.compilers.iter().copied().map(Compiler::from) {
+            if !compilers.contains(&compiler) {
+                compilers.push(compiler);
+            }
+        }
+        compilers
+    }
+
+    fn one_compiler(&self) -> Result<(), CliError> {
+        match self.compilers.len() {
+            1 => Ok(()),
+            _ => {
+                Err(CliError::Usage("--compiler: give one; only `bench` takes several".to_owned()))
+            }
+        }
+    }
+
+    /// The options that these words are, for commands that take one target and one compiler.
     pub fn options(&self) -> Result<CheckOptions, CliError> {
+        self.one_compiler()?;
+        self.options_for_each_compiler()
+    }
+
+    /// The options that these words are, whatever the number of compilers.
+    pub fn options_for_each_compiler(&self) -> Result<CheckOptions, CliError> {
         match self.targets.as_slice() {
             [target] => self.options_for(target),
             _ => Err(CliError::Usage("--target: give one; only `check` takes several".to_owned())),
@@ -214,12 +256,10 @@ impl LoadArgs {
             target: target.clone(),
             fetch: self.fetch.options()?,
             vm: VmOptions {
-                compiler: match self.compiler {
-                    CompilerChoice::Winch => Compiler::Winch,
-                    CompilerChoice::Cranelift => Compiler::CraneliftSpeed,
-                },
+                compiler: self.compilers.first().copied().map_or(Compiler::Winch, Compiler::from),
                 callback_timeout: self.callback_timeout,
                 trace: false,
+                fuel: false,
             },
             root_ids: self.root_ids.clone(),
             configuration: read("--config", &self.config)?,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    bench::{Phase, PhaseClock},
+    bench::{Phase, PhaseClock, PhaseEnd},
     host::{LogLine, Phase as CallPhase, Plugin, Process, TracedCall},
     verdict::{Finding, Rule},
     vm::{CallFailure, Instance, InstantiateErrorKind, Template, Trap, TrapKind},
@@ -73,7 +73,10 @@ fn initialize(
             return Err(Box::new(StartFailure { finding, logs: Vec::new(), trace: Vec::new() }));
         }
     };
-    match clock.measure(Phase::Start, || start(&mut instance, template)) {
+    note_end(clock, Phase::Instantiate, &instance);
+    let started = clock.measure(Phase::Start, || start(&mut instance, template));
+    note_end(clock, Phase::Start, &instance);
+    match started {
         Ok(()) => Ok(instance),
         Err(trap) => {
             let state = instance.state_mut();
@@ -84,6 +87,12 @@ fn initialize(
             }))
         }
     }
+}
+
+/// Notes what the instance has come to at the end of a phase.
+fn note_end(clock: &mut PhaseClock, phase: Phase, instance: &Instance) {
+    let end = PhaseEnd { counters: instance.counters(), memory_bytes: instance.memory_bytes() };
+    clock.end(phase, end);
 }
 
 fn instantiate_finding(error: &crate::vm::InstantiateError) -> Finding {
@@ -242,10 +251,12 @@ pub fn load_plugin(
     let started = clock.measure(Phase::VmStart, || {
         on_start(&mut instance, root, has_function_names, &mut findings)
     });
+    note_end(clock, Phase::VmStart, &instance);
     let accepted = started
         && clock.measure(Phase::Configure, || {
             on_configure(&mut instance, root, has_function_names, &mut findings)
         });
+    note_end(clock, Phase::Configure, &instance);
     let state = instance.state_mut();
     let (logs, trace) = (state.logs.take(), state.take_trace());
     if logs.is_empty() {

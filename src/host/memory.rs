@@ -76,7 +76,9 @@ pub fn view<'a>(
 ) -> HostResult<(&'a [u8], &'a mut HostState)> {
     let range = range(ptr, len).ok_or(Status::InvalidMemoryAccess)?;
     let (memory, state) = split(guest)?;
-    Ok((memory.get(range).ok_or(Status::InvalidMemoryAccess)?, state))
+    let bytes = memory.get(range).ok_or(Status::InvalidMemoryAccess)?;
+    state.boundary.bytes_to_host += u64::from(len);
+    Ok((bytes, state))
 }
 
 /// Copies a range out of the memory.
@@ -88,8 +90,9 @@ pub fn read(guest: &mut Guest<'_>, ptr: u32, len: u32) -> HostResult<Vec<u8>> {
 pub fn write(guest: &mut Guest<'_>, ptr: u32, bytes: &[u8]) -> HostResult {
     let len = u32::try_from(bytes.len()).map_err(|_| Exit::from(Status::InvalidMemoryAccess))?;
     let range = range(ptr, len).ok_or(Status::InvalidMemoryAccess)?;
-    let (memory, _) = split(guest)?;
+    let (memory, state) = split(guest)?;
     memory.get_mut(range).ok_or(Status::InvalidMemoryAccess)?.copy_from_slice(bytes);
+    state.boundary.bytes_to_guest += u64::from(len);
     Ok(())
 }
 
@@ -107,8 +110,11 @@ pub fn write_u64(guest: &mut Guest<'_>, ptr: u32, value: u64) -> HostResult {
 /// the allocation allow-list. `None` where it gives 0, an address outside the memory, or traps.
 pub fn allocate(guest: &mut Guest<'_>, len: u32) -> HostResult<Option<u32>> {
     let Some(allocator) = guest.data().allocator.clone() else { return Ok(None) };
-    let name = guest.data().allocator_name;
-    guest.data_mut().phase = Phase::Malloc;
+    let state = guest.data_mut();
+    let name = state.allocator_name;
+    state.phase = Phase::Malloc;
+    state.boundary.allocations += 1;
+    state.boundary.allocated_bytes += u64::from(len);
     let address = call_back(guest, name, &allocator, 0, len);
     // Envoy lifts every restriction after an allocation, whatever stood before it.
     guest.data_mut().phase = Phase::Free;

@@ -6,6 +6,7 @@
 
 mod buffers;
 mod context;
+mod counters;
 mod dns;
 mod env;
 pub mod environment;
@@ -35,6 +36,7 @@ pub use context::{
     Body, BodySource, Context, ContextKind, Direction, Flow, Kind, LocalReply, Object, Prototype,
     SetProperty, StreamState,
 };
+pub use counters::{Boundary, CallbackCost, Counters, Meter, Metered};
 pub use environment::Environment;
 pub use header_map::HeaderMap;
 pub use link::define_imports;

@@ -10,6 +10,12 @@ use std::{
 
 use super::{env::wall_clock_ns, environment::Environment, metrics::HISTOGRAM};
 
+/// The time at which reproducible processes begin, nanoseconds since the epoch: 2026-01-01.
+const REPRODUCIBLE_BEGIN_NS: u64 = 1_767_225_600_000_000_000;
+/// What passes there from one reading of the clock to the next: a guest that waits for time to pass
+/// comes to an end.
+const REPRODUCIBLE_STEP_NS: u64 = 1_000;
+
 /// A value of shared data with its compare-and-swap number.
 #[derive(Debug, Clone)]
 pub struct SharedValue {
@@ -94,6 +100,8 @@ pub struct Process {
     elapsed_ns: AtomicU64,
     orders: AtomicU64,
     instances: AtomicU32,
+    /// In a reproducible process: readings of the clock, and the source of random numbers.
+    reproducible: Option<Mutex<(u64, fastrand::Rng)>>,
 }
 
 impl Process {
@@ -105,6 +113,24 @@ impl Process {
     /// The same, surrounded by `environment`.
     pub fn within(environment: Environment) -> Self {
         Self { environment, ..Self::default() }
+    }
+
+    /// A process whose clock and random numbers are the same each time, so that a module does the same
+    /// work each time: many seed their hash tables by them.
+    #[must_use]
+    pub fn reproducible(self) -> Self {
+        Self { reproducible: Some(Mutex::new((0, fastrand::Rng::with_seed(0)))), ..self }
+    }
+
+    /// Fills `bytes` for the guest; answers whether the system had enough random numbers.
+    pub fn fill_random(&self, bytes: &mut [u8]) -> bool {
+        match &self.reproducible {
+            None => getrandom::fill(bytes).is_ok(),
+            Some(source) => {
+                source.lock().unwrap_or_else(PoisonError::into_inner).1.fill(bytes);
+                true
+            }
+        }
     }
 
     /// Nanoseconds that passed on the virtual clock, by which timers go.
@@ -119,7 +145,15 @@ impl Process {
 
     /// What a guest reads as the time: the wall clock, and what the drivers let pass beyond it.
     pub fn now_ns(&self) -> u64 {
-        wall_clock_ns().saturating_add(self.elapsed_ns())
+        let now = match &self.reproducible {
+            None => wall_clock_ns(),
+            Some(source) => {
+                let readings = &mut source.lock().unwrap_or_else(PoisonError::into_inner).0;
+                *readings += 1;
+                REPRODUCIBLE_BEGIN_NS + *readings * REPRODUCIBLE_STEP_NS
+            }
+        };
+        now.saturating_add(self.elapsed_ns())
     }
 
     /// A number for an event: those of one time come in this order.

@@ -14,6 +14,7 @@ use crate::{
 
 use super::{
     context::{Context, ContextKind, StreamState},
+    counters::{Boundary, Meter},
     logging::LogSink,
     memory::GuestMemory,
     pending::{Pending, Scheduled},
@@ -179,6 +180,8 @@ pub struct StoreLimits {
     pub refused: Option<String>,
     /// The largest size that a memory reached, bytes.
     pub peak_memory_bytes: usize,
+    /// Bytes of all memories now.
+    pub memory_bytes_now: usize,
 }
 
 impl ResourceLimiter for StoreLimits {
@@ -191,6 +194,7 @@ impl ResourceLimiter for StoreLimits {
         let allowed = desired <= self.memory_bytes;
         if allowed {
             self.peak_memory_bytes = self.peak_memory_bytes.max(desired);
+            self.memory_bytes_now += desired.saturating_sub(current);
         } else if current == 0 {
             self.refused = Some(format!(
                 "the module asks for {} pages of memory, the limit is {}",
@@ -293,8 +297,12 @@ pub struct HostState {
     pub host_bytes: usize,
     /// Bytes that the guest made the host keep until the running stream ends.
     pub stream_bytes: usize,
+    /// What was copied and allocated.
+    pub boundary: Boundary,
     /// What crosses the boundary, where that is wanted.
     pub trace: Option<Box<Trace>>,
+    /// What each callback costs, where that is wanted.
+    pub meter: Option<Box<Meter>>,
 }
 
 /// What a guest may make the host keep in header maps, bodies, shared data and the like.
@@ -343,7 +351,9 @@ impl HostState {
             process,
             host_bytes: 0,
             stream_bytes: 0,
+            boundary: Boundary::default(),
             trace: None,
+            meter: None,
         }
     }
 

@@ -71,6 +71,7 @@ pub fn fd_write(
         let Some(bytes) = slice(memory, ptr, len) else { return errno(FAULT) };
         // Many vectors may name the same bytes; what is logged is cut anyway.
         state.charge(bytes.len())?;
+        state.boundary.bytes_to_host += 8 + u64::from(len);
         text.extend_from_slice(bytes);
     }
     state.host_bytes -= text.len();
@@ -213,7 +214,7 @@ pub fn random_get(guest: &mut Guest<'_>, buf: u32, len: u32) -> HostResult {
     }
     guest.data().context_id()?;
     let mut random = vec![0; len as usize];
-    if getrandom::fill(&mut random).is_err() {
+    if !guest.data().process.fill_random(&mut random) {
         return errno(INVAL);
     }
     fault(write(guest, buf, &random))

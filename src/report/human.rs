@@ -349,7 +349,7 @@ fn summary(verdict: &Verdict) -> String {
     text
 }
 
-pub(super) fn root_label(root_id: &str) -> String {
+pub(crate) fn root_label(root_id: &str) -> String {
     if root_id.is_empty() { "(the empty root_id)".to_owned() } else { quote(root_id) }
 }
 

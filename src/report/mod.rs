@@ -3,13 +3,13 @@
 //! Names, log lines and error texts come from a module, an image or a registry. None of them
 //! reaches a terminal or a log as it is: see [`escape`].
 
+pub mod bench;
 pub mod cache;
 pub mod escape;
 pub mod explain;
 pub mod human;
 pub mod inspect;
 pub mod json;
-pub mod load_time;
 pub mod matrix;
 mod stages;
 pub mod targets;

@@ -57,6 +57,22 @@ const BACKTRACE_FRAMES: usize = 20;
 ///
 /// Where the compiler does not support this machine.
 pub fn build_engine(compiler: Compiler, parallel: bool) -> wasmtime::Result<WasmtimeEngine> {
+    WasmtimeEngine::new(&config(compiler, parallel))
+}
+
+/// The same, with fuel counted: its code is larger and slower.
+///
+/// # Errors
+///
+/// As [`build_engine`].
+pub fn build_metered_engine(
+    compiler: Compiler,
+    parallel: bool,
+) -> wasmtime::Result<WasmtimeEngine> {
+    WasmtimeEngine::new(config(compiler, parallel).consume_fuel(true))
+}
+
+fn config(compiler: Compiler, parallel: bool) -> Config {
     let mut config = Config::new();
     let features = engine_features(compiler.engine());
     config.wasm_features(!features & wasmparser::WasmFeatures::WASM3, false);
@@ -82,5 +98,5 @@ pub fn build_engine(compiler: Compiler, parallel: bool) -> wasmtime::Result<Wasm
     if compiler != Compiler::Winch {
         config.collector(Collector::Null);
     }
-    WasmtimeEngine::new(&config)
+    config
 }

@@ -9,9 +9,10 @@ use wasmtime::{
 use crate::{
     abi::{ALLOCATORS, AbiVersion},
     host::{
-        CallOutcome, Context, ContextKind, Deferred, GuestMemory, HostState, Phase, Reentrant,
-        VmFailure, Words,
+        Boundary, CallOutcome, CallbackCost, Context, ContextKind, Counters, Deferred, GuestMemory,
+        HostState, Meter, Metered, Phase, Reentrant, VmFailure, Words,
     },
+    timing::Stopwatch,
 };
 
 use super::{time_limit::TimeLimit, trap::Trap};
@@ -78,12 +79,20 @@ pub struct EndOfCall {
     pub trap: Option<Box<Trap>>,
 }
 
+/// What a meter read before a callback.
+enum Reading {
+    Counters(Counters),
+    Clock(Stopwatch),
+}
+
 /// One run of a module: its store and its callbacks.
 pub struct Instance {
     store: Store<HostState>,
     instance: WasmtimeInstance,
     callbacks: Callbacks,
     time_limit: TimeLimit,
+    /// What it was given at the beginning, where fuel is counted.
+    fuel: Option<u64>,
 }
 
 impl Instance {
@@ -93,6 +102,7 @@ impl Instance {
         module: &Module,
         imported_memory: Option<GuestMemory>,
         time_limit: TimeLimit,
+        fuel: Option<u64>,
     ) -> Self {
         let mut memory = imported_memory;
         for export in module.exports() {
@@ -122,7 +132,7 @@ impl Instance {
         };
         state.phase = Phase::Free;
         state.contexts.insert(0, Context::new(ContextKind::Vm, 0));
-        Self { store, instance, callbacks, time_limit }
+        Self { store, instance, callbacks, time_limit, fuel }
     }
 
     /// The callbacks.
@@ -148,6 +158,55 @@ impl Instance {
     /// Whether a trap failed this VM; Envoy calls it no more.
     pub fn is_failed(&self) -> bool {
         self.state().failed.is_some()
+    }
+
+    /// What this instance did so far.
+    pub fn counters(&self) -> Counters {
+        let state = self.state();
+        let Boundary { bytes_to_host, bytes_to_guest, allocations, allocated_bytes } =
+            state.boundary;
+        let left = self.store.get_fuel().ok();
+        Counters {
+            fuel: self.fuel.zip(left).map(|(given, left)| given.saturating_sub(left)),
+            host_calls: state.calls.iter().sum(),
+            bytes_to_host,
+            bytes_to_guest,
+            allocations,
+            allocated_bytes,
+        }
+    }
+
+    /// Bytes of all its memories.
+    pub fn memory_bytes(&self) -> u64 {
+        self.state().limits.memory_bytes_now as u64
+    }
+
+    /// Makes a meter read before and after each callback, or none.
+    pub fn meter(&mut self, reads: Option<Metered>) {
+        self.state_mut().meter = reads.map(|reads| Box::new(Meter::new(reads)));
+    }
+
+    /// The costs of the callbacks since the last time, where there is a meter.
+    pub fn take_costs(&mut self) -> Vec<CallbackCost> {
+        self.state_mut().meter.as_mut().map_or_else(Vec::new, |meter| meter.take())
+    }
+
+    fn read_meter(&self) -> Option<Reading> {
+        Some(match self.state().meter.as_ref()?.reads {
+            Metered::Counters => Reading::Counters(self.counters()),
+            Metered::Wall => Reading::Clock(Stopwatch::wall()),
+            Metered::Cpu => Reading::Clock(Stopwatch::thread()),
+        })
+    }
+
+    fn end_reading(&mut self, name: &'static str, begun: Reading) {
+        let (counters, ns) = match begun {
+            Reading::Counters(before) => (self.counters() - before, 0),
+            Reading::Clock(watch) => (Counters::default(), watch.elapsed_ns()),
+        };
+        if let Some(meter) = &mut self.state_mut().meter {
+            meter.push(CallbackCost { name, counters, ns });
+        }
     }
 
     /// An exported function of this type.
@@ -189,7 +248,11 @@ impl Instance {
         if let Some(trace) = &mut state.trace {
             trace.begin_callback(name, &params.words());
         }
+        let reading = self.read_meter();
         let result = function.call(&mut self.store, params);
+        if let Some(reading) = reading {
+            self.end_reading(name, reading);
+        }
         let state = self.store.data_mut();
         if let Some(trace) = &mut state.trace {
             trace.end_callback(

@@ -14,7 +14,7 @@ mod time_limit;
 mod trap;
 
 pub use artifacts::Artifacts;
-pub use engine::{Compiler, build_engine};
+pub use engine::{Compiler, build_engine, build_metered_engine};
 pub use guest_thread::{GuestThreadError, on_a_guest_thread};
 pub use instance::{CallFailure, Callbacks, EndOfCall, Headers, Instance};
 pub use template::{CompileError, InstantiateError, InstantiateErrorKind, Template, VmOptions};

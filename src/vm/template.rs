@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     artifacts::Artifacts,
-    engine::{Compiler, build_engine},
+    engine::{Compiler, build_engine, build_metered_engine},
     instance::Instance,
     ticker::Ticker,
     time_limit::TimeLimit,
@@ -30,11 +30,18 @@ pub struct VmOptions {
     pub callback_timeout: Duration,
     /// Whether every call across the boundary is kept.
     pub trace: bool,
+    /// Whether the fuel that guests use is counted, which makes them slower.
+    pub fuel: bool,
 }
 
 impl Default for VmOptions {
     fn default() -> Self {
-        Self { compiler: Compiler::Winch, callback_timeout: Duration::from_secs(1), trace: false }
+        Self {
+            compiler: Compiler::Winch,
+            callback_timeout: Duration::from_secs(1),
+            trace: false,
+            fuel: false,
+        }
     }
 }
 
@@ -55,6 +62,9 @@ pub enum CompileError {
 /// Code above this size is compiled on all cores: below it, starting the threads takes longer than they save.
 const PARALLEL_CODE_BYTES: u64 = 32 << 10;
 
+/// Fuel of an instance whose fuel is counted: more than it can use.
+const FUEL: u64 = u64::MAX;
+
 /// Elements that one table may have, V8's limit.
 const MAX_TABLE_ELEMENTS: usize = 10_000_000;
 
@@ -70,6 +80,7 @@ pub struct Template {
     compiler: Compiler,
     time_limit: TimeLimit,
     trace: bool,
+    fuel: bool,
     _ticker: Ticker,
 }
 
@@ -117,7 +128,10 @@ impl Template {
         clock: &mut PhaseClock,
     ) -> Result<Self, CompileError> {
         let parallel = facts.code_bytes > PARALLEL_CODE_BYTES;
-        let (compiler, module) = obtain(bytes, options.compiler, parallel, artifacts, clock)?;
+        // What counts fuel is of use to nobody else.
+        let artifacts = artifacts.filter(|_| !options.fuel);
+        let engines = Engines { parallel, fuel: options.fuel };
+        let (compiler, module) = obtain(bytes, options.compiler, engines, artifacts, clock)?;
         clock.measure(Phase::Link, || {
             let ticker = Ticker::start(module.engine()).map_err(|error| {
                 CompileError::Machine(format!("no thread for time limits: {error}"))
@@ -140,6 +154,7 @@ impl Template {
                 compiler,
                 time_limit: TimeLimit::new(options.callback_timeout),
                 trace: options.trace,
+                fuel: options.fuel,
                 _ticker: ticker,
             })
         })
@@ -148,6 +163,11 @@ impl Template {
     /// The compiler that ran.
     pub fn compiler(&self) -> Compiler {
         self.compiler
+    }
+
+    /// Bytes of machine code that the module became.
+    pub fn text_bytes(&self) -> u64 {
+        self.module.text().len() as u64
     }
 
     /// The module's sections.
@@ -176,6 +196,7 @@ impl Template {
             table_elements: MAX_TABLE_ELEMENTS,
             refused: None,
             peak_memory_bytes: 0,
+            memory_bytes_now: 0,
         };
         let mut state = HostState::new(limits, self.abi, &self.target, plugin, process);
         state.trace = self.trace.then(Default::default);
@@ -195,6 +216,10 @@ impl Template {
         let mut store = Store::new(self.engine(), self.state(plugin, process));
         store.limiter(|state| &mut state.limits);
         self.time_limit.apply(&mut store);
+        if self.fuel {
+            // An engine that counts fuel always takes some.
+            let _ = store.set_fuel(FUEL);
+        }
         let mut imported_memory = None;
         let instantiated = match &self.pre {
             Some(pre) => pre.instantiate(&mut store),
@@ -203,9 +228,14 @@ impl Template {
                 .and_then(|linker| linker.instantiate(&mut store, &self.module)),
         };
         match instantiated {
-            Ok(instance) => {
-                Ok(Instance::new(store, instance, &self.module, imported_memory, self.time_limit))
-            }
+            Ok(instance) => Ok(Instance::new(
+                store,
+                instance,
+                &self.module,
+                imported_memory,
+                self.time_limit,
+                self.fuel.then_some(FUEL),
+            )),
             Err(error) => Err(Box::new(instantiate_error(&error, store.data()))),
         }
     }
@@ -241,22 +271,36 @@ fn machine(error: wasmtime::Error) -> CompileError {
     CompileError::Machine(format!("{error:#}"))
 }
 
+/// How engines are built.
+#[derive(Clone, Copy)]
+struct Engines {
+    parallel: bool,
+    fuel: bool,
+}
+
+impl Engines {
+    fn build(self, compiler: Compiler) -> wasmtime::Result<Engine> {
+        let build = if self.fuel { build_metered_engine } else { build_engine };
+        build(compiler, self.parallel)
+    }
+}
+
 /// The module as it was compiled before, or compiled now, and by which compiler.
 fn obtain(
     bytes: &[u8],
     asked: Compiler,
-    parallel: bool,
+    engines: Engines,
     artifacts: Option<&Artifacts>,
     clock: &mut PhaseClock,
 ) -> Result<(Compiler, Module), CompileError> {
     let watch = Stopwatch::process();
-    let engine = build_engine(asked, parallel).map_err(machine)?;
-    let found = artifacts.and_then(|artifacts| artifacts.load(asked, &engine, parallel));
+    let engine = engines.build(asked).map_err(machine)?;
+    let found = artifacts.and_then(|artifacts| artifacts.load(asked, &engine, engines.parallel));
     if let Some(found) = found {
         clock.add(Phase::Artifact, watch.elapsed());
         return Ok(found);
     }
-    let compiled = compile(bytes, asked, &engine, parallel);
+    let compiled = compile(bytes, asked, &engine, engines);
     clock.add(Phase::Compile, watch.elapsed());
     if let (Ok((ran, module)), Some(artifacts)) = (&compiled, artifacts) {
         artifacts.keep(asked, &engine, *ran, module);
@@ -268,7 +312,7 @@ fn compile(
     bytes: &[u8],
     asked: Compiler,
     engine: &Engine,
-    parallel: bool,
+    engines: Engines,
 ) -> Result<(Compiler, Module), CompileError> {
     let first = match Module::from_binary(engine, bytes) {
         Ok(module) => return Ok((asked, module)),
@@ -281,7 +325,7 @@ fn compile(
         return Err(unsupported(first));
     }
     let substitute = Compiler::CraneliftFast;
-    let engine = build_engine(substitute, parallel).map_err(unsupported)?;
+    let engine = engines.build(substitute).map_err(unsupported)?;
     Module::from_binary(&engine, bytes).map(|module| (substitute, module)).map_err(unsupported)
 }
 

@@ -1,0 +1,478 @@
+//! What differs from one measurement to another, and what of it is a regression.
+//!
+//! Exact counters are the same for the same build, so that any difference is one; a threshold says which
+//! are large enough to fail. Times are the same for no two runs. A time fails only where every way to look
+//! at it says so, since what is measured here shares its machine with others:
+//!
+//! - CPU time, not wall time;
+//! - median, lower quartile and minimum have all grown beyond the threshold: a busy moment moves the
+//!   first, and rarely the last;
+//! - as they are and as parts of the reference's time: a machine that became slower makes the reference
+//!   slower as well;
+//! - a permutation test says that it is no chance, with its level shared among all times that are
+//!   compared;
+//! - the difference is more than clocks, caches and page faults make.
+
+use serde::Serialize;
+
+use crate::host::Counters;
+
+use super::{
+    phase::Phase,
+    report::{BenchReport, Measured, Times},
+    stats::{LEAST_P, median, permutation_test, quantile, ratio_interval},
+};
+
+/// From which difference on something has become worse.
+#[derive(Debug, Clone, Copy)]
+pub struct Thresholds {
+    /// Of exact counters, as a part of what they were.
+    pub exact: f64,
+    /// Of times, likewise.
+    pub time: f64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { exact: 0.02, time: 0.10 }
+    }
+}
+
+/// The level at which all times together may fail by chance.
+const LEVEL: f64 = 0.01;
+/// Fewer samples than this on one side can show nothing.
+const FEWEST_SAMPLES: usize = 8;
+/// Phases whose CPU time grew by less than this have not become worse, nanoseconds.
+const PHASE_FLOOR_NS: f64 = 100_000.0;
+/// The same for streams, which are measured in batches.
+const STREAM_FLOOR_NS: f64 = 300.0;
+
+/// What a number is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// `module`, a phase, `total`, `memory` or `exchange`.
+    pub what: &'static str,
+    /// The stage of a memory or the name of an exchange.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The root, where several were measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_id: Option<String>,
+}
+
+/// How a number is written for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// A number of things.
+    Count,
+    /// Bytes.
+    Bytes,
+    /// Pages of 64 KiB.
+    Pages,
+    /// Nanoseconds.
+    Ns,
+}
+
+/// A number that is the same each time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exact {
+    /// Of what.
+    pub place: Place,
+    /// `fuel`, `host_calls` and so on.
+    pub metric: &'static str,
+    /// Its unit.
+    pub unit: Unit,
+    /// Itself.
+    pub value: u64,
+    /// Whether another processor or another engine makes it another number.
+    pub of_the_machine: bool,
+}
+
+/// What becomes of a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// None, or not enough of one.
+    Same,
+    /// Less than before, by more than the threshold.
+    Better,
+    /// More than before, by more than the threshold: the gate fails.
+    Worse,
+    /// It is shown and does not count.
+    NotGated,
+}
+
+/// Before and after.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// Of what.
+    #[serde(flatten)]
+    pub place: Place,
+    /// `fuel`, `host_calls`, `cpu_ns` and so on.
+    pub metric: &'static str,
+    /// Its unit.
+    pub unit: Unit,
+    /// In the baseline; a median where it is a time.
+    pub before: u64,
+    /// Now.
+    pub after: u64,
+    /// The difference as a part of what it was; `None` where it was 0.
+    pub change: Option<f64>,
+    /// Of times: the 95 % confidence interval of the change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<(f64, f64)>,
+    /// Of times: how likely it is by chance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p: Option<f64>,
+    /// What becomes of it.
+    pub verdict: Change,
+}
+
+/// All differences under one compiler.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// What the other one is: a reference or the name of a file.
+    pub with: String,
+    /// Under this compiler.
+    pub compiler: String,
+    /// Exact counters, those that are equal too.
+    pub exact: Vec<Difference>,
+    /// CPU times.
+    pub times: Vec<Difference>,
+    /// How much slower the machine was than for the baseline, by the reference.
+    pub slower_machine: Option<f64>,
+    /// What was not compared, and why.
+    pub remarks: Vec<String>,
+}
+
+impl Comparison {
+    /// What fails the gate.
+    pub fn regressions(&self) -> impl Iterator<Item = &Difference> {
+        let all = self.exact.iter().chain(&self.times);
+        all.filter(|difference| difference.verdict == Change::Worse)
+    }
+}
+
+/// Why two measurements cannot be compared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotComparable {
+    /// Fuel means something under one compiler only.
+    #[error(
+        "compiled with {after}, and the baseline with {before}: fuel and code of two compilers cannot be compared; choose one with --compiler"
+    )]
+    Compilers {
+        /// Those of the baseline.
+        before: String,
+        /// Those of this run.
+        after: String,
+    },
+}
+
+/// Compares what was measured with a baseline, compiler by compiler. `name` is what the baseline is
+/// called.
+///
+/// # Errors
+///
+/// Where they have no compiler in common.
+pub fn compare(
+    name: &str,
+    before: &BenchReport,
+    after: &BenchReport,
+    thresholds: Thresholds,
+) -> Result<Vec<Comparison>, NotComparable> {
+    let mut all = Vec::new();
+    let mut alone = Vec::new();
+    for measured in &after.measured {
+        match before.under(&measured.compiler) {
+            Some(other) => {
+                all.push(Pair { name, before, after, thresholds }.compare(other, measured));
+            }
+            None => alone.push(measured.compiler.as_str()),
+        }
+    }
+    let Some(first) = all.first_mut() else {
+        let names = |report: &BenchReport| {
+            let names: Vec<_> = report.measured.iter().map(|m| m.compiler.as_str()).collect();
+            names.join(" and ")
+        };
+        return Err(NotComparable::Compilers { before: names(before), after: names(after) });
+    };
+    for compiler in alone {
+        first.remarks.push(format!(
+            "`{name}` has nothing measured under {compiler}: fuel and code of two compilers are not compared"
+        ));
+    }
+    Ok(all)
+}
+
+struct Pair<'a> {
+    name: &'a str,
+    before: &'a BenchReport,
+    after: &'a BenchReport,
+    thresholds: Thresholds,
+}
+
+impl Pair<'_> {
+    fn compare(&self, before: &Measured, after: &Measured) -> Comparison {
+        let (was, is) = (&self.before.fingerprint, &self.after.fingerprint);
+        let mut remarks = Vec::new();
+        let same_engine = was.engine == is.engine;
+        let same_machine = was.machine == is.machine;
+        let same_filtergate = was.filtergate == is.filtergate;
+        if !same_engine {
+            let engine = &was.engine;
+            remarks.push(format!("the baseline is of another engine ({engine}): only exact counters are gated, without those of compiled code"));
+        }
+        if !same_machine {
+            remarks.push("the baseline is of another machine: only exact counters are gated, without those of compiled code".to_owned());
+        }
+        if !same_filtergate {
+            let version = &was.filtergate;
+            remarks.push(format!("the baseline is of filtergate {version}: only exact counters are gated, and what differs may be its doing"));
+        }
+        if was.conditions != is.conditions {
+            remarks.push("the baseline was measured for another target, configuration or traffic: what differs may be their doing".to_owned());
+        }
+        let same_code = same_engine && same_machine;
+        let exact = self.exact(&exact(self.before, before), &exact(self.after, after), same_code);
+        let times = self.times(before, after, same_code && same_filtergate, &mut remarks);
+        let (reference, now) = (before.reference_ns.median(), after.reference_ns.median());
+        Comparison {
+            with: self.name.to_owned(),
+            compiler: after.compiler.clone(),
+            exact,
+            times,
+            slower_machine: (reference > 0 && now > 0).then(|| now as f64 / reference as f64),
+            remarks,
+        }
+    }
+
+    fn exact(&self, before: &[Exact], after: &[Exact], same_code: bool) -> Vec<Difference> {
+        let mut all = Vec::new();
+        for now in after {
+            let same = |was: &&Exact| was.place == now.place && was.metric == now.metric;
+            let Some(was) = before.iter().find(same) else { continue };
+            let change =
+                (was.value > 0).then(|| (now.value as f64 - was.value as f64) / was.value as f64);
+            let verdict = if now.of_the_machine && !same_code {
+                Change::NotGated
+            } else if now.value == was.value {
+                Change::Same
+            } else {
+                // From nothing to something is more than any threshold.
+                match change.unwrap_or(f64::INFINITY) {
+                    change if change > self.thresholds.exact => Change::Worse,
+                    change if change < -self.thresholds.exact => Change::Better,
+                    _ => Change::Same,
+                }
+            };
+            all.push(Difference {
+                place: now.place.clone(),
+                metric: now.metric,
+                unit: now.unit,
+                before: was.value,
+                after: now.value,
+                change,
+                interval: None,
+                p: None,
+                verdict,
+            });
+        }
+        all
+    }
+
+    fn times(
+        &self,
+        before: &Measured,
+        after: &Measured,
+        gated: bool,
+        remarks: &mut Vec<String>,
+    ) -> Vec<Difference> {
+        let befores = cpu_times(before);
+        let pairs: Vec<_> = cpu_times(after)
+            .into_iter()
+            .filter_map(|(place, floor, now)| {
+                let (_, _, was) = befores.iter().find(|(other, ..)| *other == place)?;
+                (!was.samples.is_empty() && !now.samples.is_empty())
+                    .then_some((place, floor, *was, now))
+            })
+            .collect();
+        let enough = |times: &Times| times.samples.len() >= FEWEST_SAMPLES;
+        // Fetch and verify may have been measured once.
+        let tests = pairs.iter().filter(|(_, _, was, now)| enough(was) && enough(now)).count();
+        if tests == 0 && !pairs.is_empty() {
+            remarks.push(format!(
+                "times are not gated: that takes at least {FEWEST_SAMPLES} runs on both sides"
+            ));
+        }
+        let level = (LEVEL / tests.max(1) as f64).max(LEAST_P);
+        let reference = |measured: &Measured| measured.reference_ns.median() as f64;
+        let references = (reference(before), reference(after));
+        let compared = pairs.into_iter().map(|(place, floor, was, now)| {
+            let (before, after) = (floats(&was.samples), floats(&now.samples));
+            let p = permutation_test(&before, &after);
+            let (low, high) = ratio_interval(&before, &after);
+            let (from, to) = (was.median(), now.median());
+            let verdict = if !gated || !enough(was) || !enough(now) {
+                Change::NotGated
+            } else {
+                let worse = Growth { before: &was.samples, after: &now.samples, references };
+                let better = Growth {
+                    before: &now.samples,
+                    after: &was.samples,
+                    references: (references.1, references.0),
+                };
+                if worse.is_beyond(self.thresholds.time, floor) && p <= level {
+                    Change::Worse
+                } else if better.is_beyond(self.thresholds.time, floor)
+                    && permutation_test(&after, &before) <= level
+                {
+                    Change::Better
+                } else {
+                    Change::Same
+                }
+            };
+            Difference {
+                place,
+                metric: "cpu_ns",
+                unit: Unit::Ns,
+                before: from,
+                after: to,
+                change: (from > 0).then(|| to as f64 / from as f64 - 1.0),
+                interval: Some((low - 1.0, high - 1.0)),
+                p: Some(p),
+                verdict,
+            }
+        });
+        compared.collect()
+    }
+}
+
+fn floats(samples: &[u64]) -> Vec<f64> {
+    samples.iter().map(|sample| *sample as f64).collect()
+}
+
+/// Whether times have grown, whichever way one looks at them.
+struct Growth<'a> {
+    before: &'a [u64],
+    after: &'a [u64],
+    /// The medians of the reference, 0 where there is none.
+    references: (f64, f64),
+}
+
+impl Growth<'_> {
+    fn is_beyond(&self, threshold: f64, floor_ns: f64) -> bool {
+        let slower = match self.references {
+            (before, after) if before > 0.0 && after > 0.0 => after / before,
+            _ => 1.0,
+        };
+        let views = [
+            median,
+            |samples: &[u64]| quantile(samples, 0.25),
+            |samples: &[u64]| quantile(samples, 0.0),
+        ];
+        views.iter().all(|view| {
+            let (Some(before), Some(after)) = (view(self.before), view(self.after)) else {
+                return false;
+            };
+            // What the baseline would take now; a faster machine excuses nothing here.
+            let expected = before as f64 * slower.max(1.0);
+            after as f64 > expected * (1.0 + threshold) && after as f64 - expected > floor_ns
+        })
+    }
+}
+
+/// The CPU times that are compared, each with the least difference that counts.
+fn cpu_times(measured: &Measured) -> Vec<(Place, f64, &Times)> {
+    let several = measured.roots.len() > 1;
+    let mut all = Vec::new();
+    for phase in &measured.load.phases {
+        // What a registry or a disk takes is not the module's.
+        if phase.name == Phase::Fetch {
+            continue;
+        }
+        let root_id = phase.root_id.clone().filter(|_| several);
+        let place = Place { what: phase.name.as_str(), name: None, root_id };
+        all.push((place, PHASE_FLOOR_NS, &phase.times.cpu_ns));
+    }
+    let total = Place { what: "total", name: None, root_id: None };
+    all.push((total, PHASE_FLOOR_NS, &measured.load.total.cpu_ns));
+    for root in &measured.roots {
+        for exchange in &root.exchanges {
+            let place = of_exchange(&exchange.name, &root.root_id, several);
+            all.push((place, STREAM_FLOOR_NS, &exchange.times.cpu_ns));
+        }
+    }
+    all
+}
+
+fn of_exchange(name: &str, root_id: &str, several: bool) -> Place {
+    Place {
+        what: "exchange",
+        name: Some(name.to_owned()),
+        root_id: several.then(|| root_id.to_owned()),
+    }
+}
+
+/// All exact counters of what was measured under one compiler.
+pub fn exact(report: &BenchReport, measured: &Measured) -> Vec<Exact> {
+    let several = measured.roots.len() > 1;
+    let module = |metric, unit, value, of_the_machine| Exact {
+        place: Place { what: "module", name: None, root_id: None },
+        metric,
+        unit,
+        value,
+        of_the_machine,
+    };
+    let mut all = vec![
+        module("functions", Unit::Count, report.module.functions, false),
+        module("code_bytes", Unit::Bytes, report.module.code_bytes, false),
+        module("compiled_bytes", Unit::Bytes, measured.compiled_bytes, true),
+    ];
+    for phase in &measured.load.phases {
+        if phase.counters.fuel.is_some() {
+            let root_id = phase.root_id.clone().filter(|_| several);
+            let place = Place { what: phase.name.as_str(), name: None, root_id };
+            all.extend(of_counters(&place, &phase.counters));
+        }
+    }
+    for root in &measured.roots {
+        let root_id = || several.then(|| root.root_id.clone());
+        for stage in &root.memory {
+            all.push(Exact {
+                place: Place {
+                    what: "memory",
+                    name: Some(stage.stage.clone()),
+                    root_id: root_id(),
+                },
+                metric: "pages",
+                unit: Unit::Pages,
+                value: stage.pages,
+                of_the_machine: false,
+            });
+        }
+        for exchange in root.exchanges.iter().filter(|exchange| exchange.failed.is_none()) {
+            let place = of_exchange(&exchange.name, &root.root_id, several);
+            all.extend(of_counters(&place, &exchange.counters));
+        }
+    }
+    all
+}
+
+fn of_counters(place: &Place, counters: &Counters) -> impl Iterator<Item = Exact> {
+    let Counters { fuel, host_calls, bytes_to_host, bytes_to_guest, allocations, allocated_bytes } =
+        *counters;
+    let numbers = [
+        ("fuel", Unit::Count, fuel),
+        ("host_calls", Unit::Count, Some(host_calls)),
+        ("bytes_to_host", Unit::Bytes, Some(bytes_to_host)),
+        ("bytes_to_guest", Unit::Bytes, Some(bytes_to_guest)),
+        ("allocations", Unit::Count, Some(allocations)),
+        ("allocated_bytes", Unit::Bytes, Some(allocated_bytes)),
+    ];
+    numbers.into_iter().filter_map(move |(metric, unit, value)| {
+        let place = place.clone();
+        Some(Exact { place, metric, unit, value: value?, of_the_machine: false })
+    })
+}
