@@ -16,6 +16,7 @@
 pub mod abi;
 pub mod bench;
 pub mod cli;
+pub mod envoy_config;
 pub mod exercise;
 pub mod host;
 pub mod image;

@@ -461,7 +461,9 @@ fn nothing_of_a_module_reaches_the_output_raw() {
 #[test]
 fn the_help_fits_a_terminal() {
     let fixtures = Fixtures::new();
-    for command in ["check", "inspect", "push", "copy", "bench", "explain", "targets", "cache"] {
+    for command in
+        ["check", "inspect", "push", "copy", "bench", "explain", "targets", "cache", "envoy-config"]
+    {
         for flag in ["-h", "--help"] {
             let output = fixtures.command(&[command.to_owned(), flag.to_owned()]).output().unwrap();
             for line in String::from_utf8(output.stdout).unwrap().lines() {

@@ -8,6 +8,7 @@ mod check;
 mod conditions;
 mod copy;
 mod diagnostics;
+mod envoy_config;
 pub mod exit;
 mod explain;
 mod fetch;
@@ -45,6 +46,7 @@ enum Command {
     Copy(Box<copy::Copy>),
     Bench(Box<bench::Bench>),
     Parity(Box<parity::Parity>),
+    EnvoyConfig(Box<envoy_config::EnvoyConfig>),
     Explain(explain::Explain),
     Targets(targets::Targets),
     Cache(cache::Cache),
@@ -103,6 +105,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, CliErr
         Command::Copy(copy) => copy.execute(),
         Command::Bench(bench) => bench.execute(),
         Command::Parity(parity) => parity.execute(),
+        Command::EnvoyConfig(config) => config.execute(),
         Command::Explain(explain) => explain.execute(),
         Command::Targets(targets) => targets.execute(),
         Command::Cache(cache) => cache.execute(),

@@ -77,7 +77,7 @@ impl Parity {
     /// Runs the images one after another and prints each result as soon as it is there.
     pub fn execute(&self) -> Result<Exit, CliError> {
         super::diagnostics::start(self.show.verbose);
-        let root_id = match self.load.root_ids.as_slice() {
+        let root_id = match self.load.plugin.root_ids.as_slice() {
             [] => "",
             [one] => one,
             _ => return Err(CliError::Usage("--root-id: give one".to_owned())),

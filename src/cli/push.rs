@@ -119,7 +119,7 @@ impl Push {
             }
         };
         let config = given.unwrap_or_else(|| {
-            let root_ids = &self.conditions.load.root_ids;
+            let root_ids = &self.conditions.load.plugin.root_ids;
             publish::runtime_config(&image, &self.abi_versions, root_ids)
         });
         if !self.no_check {
@@ -157,7 +157,7 @@ impl Push {
     /// The runtime config of `--runtime-config`.
     fn given_config(&self) -> Result<Option<Vec<u8>>, CliError> {
         let Some(path) = &self.runtime_config else { return Ok(None) };
-        if !(self.abi_versions.is_empty() && self.conditions.load.root_ids.is_empty()) {
+        if !(self.abi_versions.is_empty() && self.conditions.load.plugin.root_ids.is_empty()) {
             return Err(CliError::Usage(
                 "--runtime-config: it has the ABI versions and root_ids; leave out --abi-version and --root-id".to_owned(),
             ));

@@ -14,18 +14,9 @@ use crate::{
 
 use super::{CliError, fetch::FetchArgs, output::ColorChoice, values};
 
-/// Options of every command that loads modules.
+/// Options of every command that is about a plugin.
 #[derive(Debug, Args)]
-pub struct LoadArgs {
-    /// Proxy to check for
-    #[arg(
-        long = "target",
-        value_name = "TARGET",
-        default_value = "envoy:1.40",
-        value_delimiter = ','
-    )]
-    pub targets: Vec<Target>,
-
+pub struct PluginArgs {
     /// Load these root_ids, not the declared ones
     #[arg(long = "root-id", value_name = "ID")]
     pub root_ids: Vec<String>,
@@ -45,6 +36,41 @@ pub struct LoadArgs {
     /// Allow only these host functions and callbacks
     #[arg(long = "allow-capability", value_name = "NAME")]
     pub allowed_capabilities: Vec<String>,
+}
+
+impl PluginArgs {
+    /// The options that these words are.
+    pub fn options(&self) -> Result<CheckOptions, CliError> {
+        let read = |flag: &str, text: &Option<String>| match text {
+            None => Ok(Vec::new()),
+            Some(text) => values::text_or_file(text)
+                .map_err(|reason| CliError::Usage(format!("{flag}: {reason}"))),
+        };
+        Ok(CheckOptions {
+            root_ids: self.root_ids.clone(),
+            configuration: read("--config", &self.config)?,
+            vm_configuration: read("--vm-config", &self.vm_config)?,
+            environment_variables: self.environment_variables.iter().cloned().collect(),
+            allowed_capabilities: self.allowed_capabilities.clone(),
+            ..CheckOptions::default()
+        })
+    }
+}
+
+/// Options of every command that loads modules.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// Proxy to check for
+    #[arg(
+        long = "target",
+        value_name = "TARGET",
+        default_value = "envoy:1.40",
+        value_delimiter = ','
+    )]
+    pub targets: Vec<Target>,
+
+    #[command(flatten)]
+    pub plugin: PluginArgs,
 
     /// Most CPU time for one callback
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = values::duration)]
@@ -97,6 +123,16 @@ pub enum PolicyChoice {
     Reload,
 }
 
+impl From<PolicyChoice> for FailurePolicy {
+    fn from(choice: PolicyChoice) -> Self {
+        match choice {
+            PolicyChoice::Closed => Self::Closed,
+            PolicyChoice::Open => Self::Open,
+            PolicyChoice::Reload => Self::Reload,
+        }
+    }
+}
+
 impl TrafficArgs {
     /// Puts what these words say into the options.
     pub fn apply(&self, options: &mut CheckOptions) -> Result<(), CliError> {
@@ -107,11 +143,7 @@ impl TrafficArgs {
             }
         }
         options.allow_on_headers_stop_iteration = self.allow_on_headers_stop_iteration;
-        options.failure_policy = match self.failure_policy {
-            PolicyChoice::Closed => FailurePolicy::Closed,
-            PolicyChoice::Open => FailurePolicy::Open,
-            PolicyChoice::Reload => FailurePolicy::Reload,
-        };
+        options.failure_policy = self.failure_policy.into();
         Ok(())
     }
 }
@@ -247,11 +279,6 @@ impl LoadArgs {
     }
 
     fn options_for(&self, target: &Target) -> Result<CheckOptions, CliError> {
-        let read = |flag: &str, text: &Option<String>| match text {
-            None => Ok(Vec::new()),
-            Some(text) => values::text_or_file(text)
-                .map_err(|reason| CliError::Usage(format!("{flag}: {reason}"))),
-        };
         Ok(CheckOptions {
             target: target.clone(),
             fetch: self.fetch.options()?,
@@ -261,12 +288,7 @@ impl LoadArgs {
                 trace: false,
                 fuel: false,
             },
-            root_ids: self.root_ids.clone(),
-            configuration: read("--config", &self.config)?,
-            vm_configuration: read("--vm-config", &self.vm_config)?,
-            environment_variables: self.environment_variables.iter().cloned().collect(),
-            allowed_capabilities: self.allowed_capabilities.clone(),
-            ..CheckOptions::default()
+            ..self.plugin.options()?
         })
     }
 }

@@ -5,6 +5,7 @@ use super::error::{chain, one_line};
 use super::reference::ModuleUrl;
 use super::transport::{Problem, Request, Transport, shown};
 use super::{Digest, FetchOptions, Image, ImageError, Progress, SourceKind};
+use crate::store::Shelf;
 use crate::timing::{PhaseTime, Stopwatch, timed};
 use crate::verdict::{Finding, Rule};
 use std::time::Duration;
@@ -21,6 +22,20 @@ pub(crate) async fn fetch(
 ) -> Result<Image, ImageError> {
     let watch = Stopwatch::process();
     let what = module.to_string();
+    let mut verify = PhaseTime::default();
+    // What the URL leads to may change; what the digest names may not.
+    let shelf = module
+        .sha256()
+        .zip(options.store.as_ref())
+        .map(|(digest, store)| (digest, Shelf::new(store, &what, digest)));
+    let kept = shelf.as_ref().and_then(|(digest, shelf)| {
+        let wasm = shelf.get(digest, options.max_module_bytes, &mut verify)?;
+        shelf.finish(&what);
+        Some(wasm)
+    });
+    if let Some(wasm) = kept {
+        return Ok(image(reference, wasm, Vec::new(), watch, verify));
+    }
     let get = async {
         let fetcher = Fetcher::new(module, options, progress)?;
         fetcher.fetch().await
@@ -29,7 +44,6 @@ pub(crate) async fn fetch(
         Ok(result) => result?,
         Err(_) => return Err(ImageError::TimedOut { what, after: options.timeout }),
     };
-    let mut verify = PhaseTime::default();
     let sha256 = timed(&mut verify, || Digest::sha256(&wasm));
     match module.sha256() {
         Some(expected) if *expected != sha256 => {
@@ -39,19 +53,36 @@ pub(crate) async fn fetch(
                 actual: sha256.to_string(),
             });
         }
-        Some(_) => {}
+        // What Envoy would not take the same way is looked at each time.
+        Some(_) if !notes.is_empty() => {}
+        Some(_) => {
+            if let Some((digest, shelf)) = &shelf {
+                shelf.put(digest, &wasm);
+                shelf.finish(&what);
+            }
+        }
         None => notes.push(
             Finding::note(Rule::ImageShape, "the URL has no digest, and Envoy requires one")
                 .help(format!("add #sha256={} to the URL", sha256.hex())),
         ),
     }
-    Ok(Image {
+    Ok(image(reference, wasm, notes, watch, verify))
+}
+
+fn image(
+    reference: &str,
+    wasm: Vec<u8>,
+    notes: Vec<Finding>,
+    watch: Stopwatch,
+    verify: PhaseTime,
+) -> Image {
+    Image {
         kind: SourceKind::Url,
         notes,
         fetch: watch.elapsed().without(verify),
         verify,
         ..Image::of_module(reference, wasm)
-    })
+    }
 }
 
 struct Fetcher<'a> {

@@ -12,6 +12,7 @@ use std::{
 
 use serde_json::{Value, json};
 
+use crate::envoy_config::{Code, Plugin, address, extension, load_assignment, router, tcp_proxy};
 use crate::exercise::{Connection, Exchange, FRAME_GAP, FailurePolicy, Filter, Step};
 
 use super::{
@@ -318,44 +319,22 @@ fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
-fn extension(name: &str) -> String {
-    format!("type.googleapis.com/envoy.extensions.{name}")
-}
-
 fn wasm(setup: &Setup, module: &Path) -> Value {
-    let string = |value: &str| json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": value });
-    let mut vm = json!({
-        "runtime": "envoy.wasm.runtime.v8",
-        "code": { "local": { "filename": module } },
-    });
-    if !setup.vm_configuration.is_empty() {
-        vm["configuration"] = string(&setup.vm_configuration);
-    }
-    if !setup.environment_variables.is_empty() {
-        vm["environment_variables"] = json!({ "key_values": setup.environment_variables });
-    }
-    let mut plugin = json!({
-        "name": crate::PLUGIN_NAME,
-        "root_id": setup.root_id,
-        "configuration": string(&setup.configuration),
-        "vm_config": vm,
-    });
-    if setup.allow_on_headers_stop_iteration {
-        plugin["allow_on_headers_stop_iteration"] = json!(true);
-    }
-    if setup.failure_policy != FailurePolicy::default() {
-        plugin["failure_policy"] = json!(setup.failure_policy.envoy_name());
-    }
-    if !setup.allowed_capabilities.is_empty() {
-        let allowed: serde_json::Map<_, _> =
-            setup.allowed_capabilities.iter().map(|name| (name.clone(), json!({}))).collect();
-        plugin["capability_restriction_config"] = json!({ "allowed_capabilities": allowed });
-    }
-    let kind = format!("filters.{}.wasm.v3.Wasm", setup.filter.as_str());
-    json!({ "name": "wasm", "typed_config": { "@type": extension(&kind), "config": plugin } })
+    let plugin = Plugin {
+        filter: setup.filter,
+        name: crate::PLUGIN_NAME.to_owned(),
+        root_id: setup.root_id.clone(),
+        vm_id: String::new(),
+        configuration: setup.configuration.clone().into_bytes(),
+        vm_configuration: setup.vm_configuration.clone().into_bytes(),
+        environment_variables: setup.environment_variables.clone(),
+        allowed_capabilities: setup.allowed_capabilities.clone(),
+        allow_on_headers_stop_iteration: setup.allow_on_headers_stop_iteration,
+        failure_policy: setup.failure_policy,
+    };
+    plugin.filter("wasm", &Code::File(&module.to_string_lossy()))
 }
 
-/// The network filter that speaks HTTP, with its filters.
 /// The addresses of an Envoy.
 struct Addresses {
     listener: SocketAddr,
@@ -367,6 +346,7 @@ struct Addresses {
 const ACCESS_LOG: &str =
     "%RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% bytes in, %BYTES_SENT% out";
 
+/// The network filter that speaks HTTP, with its filters.
 fn connection_manager(filters: &[Value], token: &str) -> Value {
     // It is a line of the log like any other.
     let line = format!("{token}[info][access] {ACCESS_LOG}\n");
@@ -391,29 +371,14 @@ fn connection_manager(filters: &[Value], token: &str) -> Value {
 }
 
 fn configuration(setup: &Setup, module: &Path, addresses: &Addresses, token: &str) -> Value {
-    let address = |address: SocketAddr| {
-        json!({ "socket_address": {
-            "address": address.ip().to_string(), "port_value": address.port(),
-        } })
-    };
     let mut filters: Vec<_> = setup.module.iter().map(|_| wasm(setup, module)).collect();
     let network_filters = match setup.filter {
         Filter::Http => {
-            filters.push(json!({
-                "name": "router",
-                "typed_config": { "@type": extension("filters.http.router.v3.Router") },
-            }));
+            filters.push(router());
             vec![connection_manager(&filters, token)]
         }
         Filter::Network => {
-            filters.push(json!({
-                "name": "envoy.filters.network.tcp_proxy",
-                "typed_config": {
-                    "@type": extension("filters.network.tcp_proxy.v3.TcpProxy"),
-                    "stat_prefix": "ingress",
-                    "cluster": "upstream",
-                },
-            }));
+            filters.push(tcp_proxy("upstream"));
             filters
         }
     };
@@ -442,10 +407,7 @@ fn configuration(setup: &Setup, module: &Path, addresses: &Addresses, token: &st
             "typed_extension_protocol_options": {
                 "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": upstream_options,
             },
-            "load_assignment": {
-                "cluster_name": "upstream",
-                "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address(addresses.upstream) } }] }],
-            },
+            "load_assignment": load_assignment("upstream", &address(addresses.upstream)),
         }],
     } })
 }

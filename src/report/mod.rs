@@ -15,3 +15,4 @@ mod stages;
 pub mod targets;
 pub mod trace;
 pub mod units;
+pub mod yaml;

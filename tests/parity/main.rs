@@ -6,6 +6,7 @@
 //! `envoy/_bin/envoy`. What cannot be compared without one is skipped, and says so.
 
 mod compare;
+mod envoy_config;
 mod scripts;
 mod tcp;
 
