@@ -65,12 +65,8 @@ pub enum CliError {
     #[error("{0}")]
     NotMeasured(String),
     /// There is no store, and the command is about it.
-    #[error("{source}; {}", source.help())]
-    Store {
-        /// Why.
-        #[from]
-        source: StoreError,
-    },
+    #[error("{0}")]
+    Store(String),
     /// The machine does not play along.
     #[error("{what}")]
     Io {
@@ -81,13 +77,19 @@ pub enum CliError {
     },
 }
 
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(format!("{error}; {}", error.help()))
+    }
+}
+
 impl CliError {
     /// The exit code.
     pub fn exit(&self) -> Exit {
         match self {
             Self::Arguments(error) if error.exit_code() == 0 => Exit::Pass,
             Self::Arguments(_) | Self::Usage(_) => Exit::Usage,
-            Self::NotMeasured(_) | Self::Store { .. } | Self::Io { .. } => Exit::Undecided,
+            Self::NotMeasured(_) | Self::Store(_) | Self::Io { .. } => Exit::Undecided,
         }
     }
 }
