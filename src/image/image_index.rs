@@ -60,7 +60,7 @@ pub(crate) async fn resolve<C: Content>(
         };
         siblings = runnable;
         let chosen = siblings.remove(at);
-        let bytes = read(content, &chosen, verify).await?;
+        let bytes = content::get_document(content, &chosen, verify).await?;
         document = manifest::parse(&bytes, &content::manifest_name(&chosen.digest))?;
         found_platform = Some(platform_of(&chosen));
         digest = chosen.digest;
@@ -77,7 +77,7 @@ pub(crate) async fn open_entry<C: Content>(
     let platform = Some(platform_of(entry));
     let mut entry = entry.clone();
     for _ in 0..=MAX_DEPTH {
-        let bytes = read(content, &entry, verify).await?;
+        let bytes = content::get_document(content, &entry, verify).await?;
         match manifest::parse(&bytes, &content::manifest_name(&entry.digest))? {
             Document::Manifest(manifest) => {
                 return Ok(Selected { manifest, digest: entry.digest, platform });
@@ -89,15 +89,6 @@ pub(crate) async fn open_entry<C: Content>(
         }
     }
     Err(too_deep(content))
-}
-
-/// Reads and verifies a manifest or image index.
-pub(crate) async fn read<C: Content>(
-    content: &C,
-    entry: &Descriptor,
-    verify: &mut PhaseTime,
-) -> Result<Vec<u8>, ImageError> {
-    content::get_document(content, entry, verify).await
 }
 
 /// Whether the reference names an index in which oci-client, on linux/amd64, finds an image: it

@@ -177,7 +177,7 @@ impl<C: Content> Walk<'_, C> {
                 return self.unread(entry, "too much to read".into());
             }
             self.left -= 1;
-            match image_index::read(self.content, entry, &mut PhaseTime::default()).await {
+            match content::get_document(self.content, entry, &mut PhaseTime::default()).await {
                 Ok(bytes) => self.node(entry, &bytes, depth).await,
                 Err(error) => self.unread(entry, one_line(&error.to_string())),
             }

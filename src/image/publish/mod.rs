@@ -11,7 +11,7 @@ use std::pin::Pin;
 
 use super::content::{self, Content, Named};
 use super::error::ImageError;
-use super::image_index::{self, MAX_DEPTH};
+use super::image_index::MAX_DEPTH;
 use super::manifest::{self, Descriptor, Document, OCI_INDEX, OCI_MANIFEST};
 use super::source::{self, Task};
 use super::{Digest, FetchOptions, Image, Progress, Source, signature};
@@ -279,7 +279,7 @@ impl<C: Content> CopyFrom<'_, C> {
                     *left -= index.entries.len();
                     for entry in &index.entries {
                         let mut verify = PhaseTime::default();
-                        let bytes = image_index::read(self.content, entry, &mut verify).await?;
+                        let bytes = content::get_document(self.content, entry, &mut verify).await?;
                         let what = content::manifest_name(&entry.digest);
                         let kind = self.parts(writer, &bytes, &what, depth + 1, left).await?;
                         // The registry wants to be told what the document says of itself.
