@@ -1,11 +1,12 @@
 //! Images pushed to a real registry, and pulled from it.
 //!
 //! These tests need a registry on loopback that takes pushes from anybody: set `FILTERGATE_REGISTRY`
-//! to its `HOST:PORT`. One of them copies with `skopeo`, which `FILTERGATE_SKOPEO` may name. Those of
-//! `private` need two more registries. Without them the tests are skipped, and say so.
+//! to its `HOST:PORT`. Some copy with `skopeo`, which `FILTERGATE_SKOPEO` may name. `private` needs two
+//! more registries, and `published` these and a Python. Without them the tests are skipped, and say so.
 
 mod images;
 mod private;
+mod published;
 mod push;
 
 #[path = "../support/check.rs"]

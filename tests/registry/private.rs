@@ -19,7 +19,7 @@ use filtergate::{
 
 use crate::{assert_pulls_every_way_with, check, images, module, options, push::Registry, support};
 
-fn needs_basic() -> Option<(Registry, String, String)> {
+pub fn needs_basic() -> Option<(Registry, String, String)> {
     let host = support::needs("FILTERGATE_REGISTRY_BASIC", "the HOST:PORT of one with basic auth")?;
     let login = support::needs("FILTERGATE_REGISTRY_LOGIN", "its USER:PASSWORD")?;
     let (user, password) = login.split_once(':').unwrap();
@@ -27,7 +27,7 @@ fn needs_basic() -> Option<(Registry, String, String)> {
     Some((registry, user.to_owned(), password.to_owned()))
 }
 
-fn needs_tls() -> Option<(Registry, PathBuf)> {
+pub fn needs_tls() -> Option<(Registry, PathBuf)> {
     let host = support::needs("FILTERGATE_REGISTRY_TLS", "the HOST:PORT of one with an own CA")?;
     let ca = PathBuf::from(support::needs("FILTERGATE_REGISTRY_CA", "the PEM file of its CA")?);
     Some((Registry::new(host).with_ca(std::fs::read(&ca).unwrap()), ca))
