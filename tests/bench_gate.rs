@@ -15,6 +15,7 @@ use filtergate::{
     },
     exercise::smoke_exchanges,
     host::{Environment, Plugin},
+    report::{bench::Bench, html},
     target::Target,
     vm::{Compiler, VmOptions},
 };
@@ -94,6 +95,8 @@ fn measure(wasm: &[u8], compiler: Compiler) -> BenchReport {
             code_bytes: facts.code_bytes,
         },
         measured,
+        scale: Vec::new(),
+        in_envoy: None,
         busyness,
         warnings: Vec::new(),
     }
@@ -219,6 +222,24 @@ fn a_saved_measurement_comes_back() {
         std::fs::write(&path, bad).unwrap();
         assert!(bench::baseline::read(&path).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn the_page_takes_nothing_from_elsewhere_and_shows_text_as_text() {
+    let mut report = measure(&SAME.wasm(), Compiler::Winch);
+    report.reference = "<script src=//evil>\u{1b}[31m\"'&".to_owned();
+    report.measured[0].roots[0].exchanges[0].name = "</svg><img src=x>".to_owned();
+    let comparisons = gate::compare("<b>", &report, &report, Thresholds::default()).unwrap();
+    let bench = Bench { report: report.clone(), comparisons, budgets: Vec::new() };
+    let page = html::render(&[bench], &[report.clone(), report]);
+    for bad in ["<script", "<img", "<b>", "\u{1b}", "http://", "https://", "src=\"", "href="] {
+        assert!(!page.contains(bad), "{bad}");
+    }
+    assert!(page.contains("&lt;script src=//evil&gt;") && page.contains("&lt;/svg&gt;"));
+    for part in ["Load, by phase", "Memory, by stage", "Distributions", "History"] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
 }
 
 /// Processes that keep all cores busy until this goes.

@@ -7,6 +7,8 @@
 //! - CPU time, not wall time;
 //! - median, lower quartile and minimum have all grown beyond the threshold: a busy moment moves the
 //!   first, and rarely the last;
+//! - the median has by more than that: by as much as the samples, and those of the reference, lie apart;
+//! - the lower end of the confidence interval of its growth is beyond the threshold, too;
 //! - as they are and as parts of the reference's time: a machine that became slower makes the reference
 //!   slower as well;
 //! - a permutation test says that it is no chance, with its level shared among all times that are
@@ -19,7 +21,7 @@ use crate::host::Counters;
 
 use super::{
     phase::Phase,
-    report::{BenchReport, Measured, Times},
+    report::{BenchReport, Measured, Times, TimesPair},
     stats::{LEAST_P, median, permutation_test, quantile, ratio_interval},
 };
 
@@ -46,6 +48,9 @@ const FEWEST_SAMPLES: usize = 8;
 const PHASE_FLOOR_NS: f64 = 100_000.0;
 /// The same for streams, which are measured in batches.
 const STREAM_FLOOR_NS: f64 = 300.0;
+/// By so much more than the threshold a stream has to grow. Where code and data happen to lie makes some
+/// microseconds of a stream a third longer in one process than in another; its counters are exact.
+const STREAM_MARGIN: f64 = 1.0;
 
 /// What a number is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -309,23 +314,34 @@ impl Pair<'_> {
         let level = (LEVEL / tests.max(1) as f64).max(LEAST_P);
         let reference = |measured: &Measured| measured.reference_ns.median() as f64;
         let references = (reference(before), reference(after));
+        let (before_reference, after_reference) = (&before.reference_ns, &after.reference_ns);
         let compared = pairs.into_iter().map(|(place, floor, was, now)| {
             let (before, after) = (floats(&was.samples), floats(&now.samples));
             let p = permutation_test(&before, &after);
             let (low, high) = ratio_interval(&before, &after);
             let (from, to) = (was.median(), now.median());
+            let spread =
+                [&before_reference.samples, &after_reference.samples, &was.samples, &now.samples];
+            let spread =
+                spread.into_iter().map(|samples| relative_spread(samples)).fold(0.0, f64::max);
+            let threshold = self.thresholds.time;
+            let margin = if place.what == "exchange" { STREAM_MARGIN } else { 0.0 };
+            let spread = spread + margin;
             let verdict = if !gated || !enough(was) || !enough(now) {
                 Change::NotGated
             } else {
-                let worse = Growth { before: &was.samples, after: &now.samples, references };
+                let worse =
+                    Growth { before: &was.samples, after: &now.samples, references, spread };
                 let better = Growth {
                     before: &now.samples,
                     after: &was.samples,
                     references: (references.1, references.0),
+                    spread,
                 };
-                if worse.is_beyond(self.thresholds.time, floor) && p <= level {
+                if worse.is_beyond(threshold, floor) && low - 1.0 > threshold && p <= level {
                     Change::Worse
-                } else if better.is_beyond(self.thresholds.time, floor)
+                } else if better.is_beyond(threshold, floor)
+                    && 1.0 / high - 1.0 > threshold
                     && permutation_test(&after, &before) <= level
                 {
                     Change::Better
@@ -349,6 +365,14 @@ impl Pair<'_> {
     }
 }
 
+/// The distance between the quartiles as a part of the median.
+fn relative_spread(samples: &[u64]) -> f64 {
+    match (quantile(samples, 0.25), median(samples), quantile(samples, 0.75)) {
+        (Some(low), Some(middle), Some(high)) if middle > 0 => (high - low) as f64 / middle as f64,
+        _ => 0.0,
+    }
+}
+
 fn floats(samples: &[u64]) -> Vec<f64> {
     samples.iter().map(|sample| *sample as f64).collect()
 }
@@ -359,6 +383,8 @@ struct Growth<'a> {
     after: &'a [u64],
     /// The medians of the reference, 0 where there is none.
     references: (f64, f64),
+    /// How far samples lie apart, as a part of their median.
+    spread: f64,
 }
 
 impl Growth<'_> {
@@ -367,12 +393,13 @@ impl Growth<'_> {
             (before, after) if before > 0.0 && after > 0.0 => after / before,
             _ => 1.0,
         };
-        let views = [
-            median,
-            |samples: &[u64]| quantile(samples, 0.25),
-            |samples: &[u64]| quantile(samples, 0.0),
+        type View = fn(&[u64]) -> Option<u64>;
+        let views: [(View, f64); 3] = [
+            (median, threshold + self.spread),
+            (|samples| quantile(samples, 0.25), threshold),
+            (|samples| quantile(samples, 0.0), threshold),
         ];
-        views.iter().all(|view| {
+        views.iter().all(|(view, threshold)| {
             let (Some(before), Some(after)) = (view(self.before), view(self.after)) else {
                 return false;
             };
@@ -383,28 +410,37 @@ impl Growth<'_> {
     }
 }
 
+/// All times with what they are of, in the order of reports.
+pub fn times_of(measured: &Measured) -> Vec<(Place, &TimesPair)> {
+    let several = measured.roots.len() > 1;
+    let phases = measured.load.phases.iter().map(|phase| {
+        let root_id = phase.root_id.clone().filter(|_| several);
+        (Place { what: phase.name.as_str(), name: None, root_id }, &phase.times)
+    });
+    let total = (Place { what: "total", name: None, root_id: None }, &measured.load.total);
+    let exchanges = measured.roots.iter().flat_map(|root| {
+        root.exchanges.iter().map(move |exchange| {
+            (of_exchange(&exchange.name, &root.root_id, several), &exchange.times)
+        })
+    });
+    phases.chain([total]).chain(exchanges).collect()
+}
+
 /// The CPU times that are compared, each with the least difference that counts.
 fn cpu_times(measured: &Measured) -> Vec<(Place, f64, &Times)> {
-    let several = measured.roots.len() > 1;
-    let mut all = Vec::new();
-    for phase in &measured.load.phases {
+    let floor = |place: &Place| match place.what {
+        "exchange" => STREAM_FLOOR_NS,
+        _ => PHASE_FLOOR_NS,
+    };
+    times_of(measured)
+        .into_iter()
         // What a registry or a disk takes is not the module's.
-        if phase.name == Phase::Fetch {
-            continue;
-        }
-        let root_id = phase.root_id.clone().filter(|_| several);
-        let place = Place { what: phase.name.as_str(), name: None, root_id };
-        all.push((place, PHASE_FLOOR_NS, &phase.times.cpu_ns));
-    }
-    let total = Place { what: "total", name: None, root_id: None };
-    all.push((total, PHASE_FLOOR_NS, &measured.load.total.cpu_ns));
-    for root in &measured.roots {
-        for exchange in &root.exchanges {
-            let place = of_exchange(&exchange.name, &root.root_id, several);
-            all.push((place, STREAM_FLOOR_NS, &exchange.times.cpu_ns));
-        }
-    }
-    all
+        .filter(|(place, _)| place.what != Phase::Fetch.as_str())
+        .map(|(place, pair)| {
+            let floor = floor(&place);
+            (place, floor, &pair.cpu_ns)
+        })
+        .collect()
 }
 
 fn of_exchange(name: &str, root_id: &str, several: bool) -> Place {

@@ -12,6 +12,7 @@ mod measure;
 mod phase;
 mod reference;
 pub mod report;
+pub mod scale;
 mod stats;
 mod steady;
 mod traffic;

@@ -8,6 +8,7 @@ use crate::host::Counters;
 use super::{
     machine::{Busyness, Fingerprint},
     phase::Phase,
+    scale::Axis,
     stats::Summary,
 };
 
@@ -33,10 +34,41 @@ pub struct BenchReport {
     pub module: ModuleSize,
     /// What was measured, compiler by compiler.
     pub measured: Vec<Measured>,
+    /// How the cost grows, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub scale: Vec<Axis>,
+    /// The same module in a real Envoy, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub in_envoy: Option<InEnvoy>,
     /// How busy the machine was.
     pub busyness: Busyness,
     /// What a reader of the numbers should know before relying on them.
     pub warnings: Vec<String>,
+}
+
+/// What a real Envoy's own log says of a load.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InEnvoy {
+    /// Its release.
+    pub release: String,
+    /// How often it was started.
+    pub runs: usize,
+    /// The stretches of time that its log tells.
+    pub phases: Vec<EnvoyPhase>,
+    /// From its first line to where it serves, nanoseconds of wall time.
+    pub ready_ns: Times,
+    /// The same without the filter.
+    pub without_filter_ns: Times,
+}
+
+/// A stretch of time between two lines of Envoy's log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EnvoyPhase {
+    /// As the phase here: `compile` is all from the line before the module to its first callback, with
+    /// linking and instantiation.
+    pub name: Phase,
+    /// Wall time, nanoseconds.
+    pub wall_ns: Times,
 }
 
 /// The size of a module.
@@ -229,6 +261,12 @@ impl BenchReport {
             if let Some(workers) = &mut measured.workers {
                 forget(&mut workers.start);
             }
+        }
+        if let Some(envoy) = &mut self.in_envoy {
+            let phases = envoy.phases.iter_mut().map(|phase| &mut phase.wall_ns);
+            phases.for_each(|times| times.samples.clear());
+            envoy.ready_ns.samples.clear();
+            envoy.without_filter_ns.samples.clear();
         }
         self
     }

@@ -165,6 +165,20 @@ pub fn ratio_interval(before: &[f64], after: &[f64]) -> (f64, f64) {
     (at(0.025), at(0.975))
 }
 
+/// The slope of the line through points that outliers do not turn (Theil and Sen): the median slope of
+/// all pairs. `None` where all points have one x.
+pub fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    let mut slopes = Vec::new();
+    for (index, (x, y)) in points.iter().enumerate() {
+        for (other_x, other_y) in &points[index + 1..] {
+            if other_x != x {
+                slopes.push((other_y - y) / (other_x - x));
+            }
+        }
+    }
+    (!slopes.is_empty()).then(|| median_of_floats(&mut slopes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +222,15 @@ mod tests {
         assert_eq!(permutation_test(&[1.0; 20], &[1.0; 20]), 1.0);
         // It is one-sided: less is no alarm.
         assert!(permutation_test(&more, &one) > 0.9);
+    }
+
+    #[test]
+    fn slopes() {
+        let line = [(1.0, 3.0), (2.0, 5.0), (4.0, 9.0), (8.0, 1_000.0)];
+        // One point off the line does not turn it around.
+        assert!(slope(&line).unwrap() < 170.0);
+        assert_eq!(slope(&line[..3]), Some(2.0));
+        assert_eq!(slope(&[(1.0, 2.0), (1.0, 3.0)]), None);
     }
 
     proptest! {

@@ -20,6 +20,8 @@ use super::{
 const BATCH_NS: u64 = 2_000_000;
 /// The most streams in a batch.
 const MAX_BATCH: u64 = 1_000;
+/// Streams before those that are timed.
+const WARM_UP_STREAMS: usize = 3;
 /// Streams of a kind whose callbacks are timed one by one.
 const TIMED_STREAMS: usize = 101;
 
@@ -74,8 +76,9 @@ pub(super) fn time(
         }
         for index in turns(round, lanes.len()) {
             let lane = &mut lanes[index];
-            let worker = &mut workers[lane.subject][lane.root];
-            if let Some(time) = lane.run(worker, traffic) {
+            // A new one each time: where its memory happens to lie makes a difference of its own.
+            let mut worker = worker(&loads[lane.subject], conditions[lane.subject], lane.root)?;
+            if let Some(time) = lane.run(&mut worker, traffic) {
                 lane.times.push(time);
             }
         }
@@ -102,7 +105,7 @@ pub(super) fn worker(
 
 /// How many streams make a batch; the first ones are the warm-up. `None` where one fails.
 fn batch_size(worker: &mut Loaded, traffic: &Traffic, stream: usize) -> Option<u64> {
-    for _ in 0..2 {
+    for _ in 0..WARM_UP_STREAMS {
         traffic.run(stream, worker).ok()?;
     }
     let watch = Stopwatch::wall();
@@ -114,6 +117,9 @@ impl Lane {
     /// The time of one stream, over a batch. `None` where one fails: what a failed VM takes is no
     /// cost of the filter's.
     fn run(&self, worker: &mut Loaded, traffic: &Traffic) -> Option<PhaseTime> {
+        for _ in 0..WARM_UP_STREAMS {
+            traffic.run(self.stream, worker).ok()?;
+        }
         let watch = Stopwatch::thread();
         for _ in 0..self.batch {
             traffic.run(self.stream, worker).ok()?;

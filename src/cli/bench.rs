@@ -1,7 +1,7 @@
 //! `filtergate bench`.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -18,12 +18,15 @@ use crate::{
         baseline::{self, BaselineError},
         budget::Budget,
         gate::{self, Thresholds},
-        report::{Measured, ModuleSize, SCHEMA},
+        report::{InEnvoy, Measured, ModuleSize, SCHEMA},
+        scale::Axis,
     },
+    exercise::Filter,
     host::{Environment, Plugin},
     image::{self, Image, NoProgress, Source},
+    parity,
     report::{
-        bench as show,
+        bench as show, html,
         human::{self, Detail},
         json::Layout,
     },
@@ -82,6 +85,18 @@ pub struct Bench {
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     workers: u8,
 
+    /// Show how the cost grows with code, bodies …
+    #[arg(long)]
+    scale: bool,
+
+    /// Load it in this Envoy, too
+    #[arg(long, value_name = "PATH")]
+    envoy: Option<PathBuf>,
+
+    /// Write a page with pictures
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
     /// Send these exchanges instead, as JSON
     #[arg(long, value_name = "TEXT|@FILE")]
     exchanges: Option<String>,
@@ -119,6 +134,8 @@ Examples:
   filtergate bench filter.wasm --baseline main.json
   filtergate bench ghcr.io/acme/filter:1.1 ghcr.io/acme/filter:1.2
   filtergate bench filter.wasm --budget compile=200ms,fuel-per-exchange=1M
+  filtergate bench filter.wasm --scale --envoy ./envoy --html bench.html
+  filtergate bench filter.wasm --baseline saved/ --html history.html
 
 -v and --format json have a row for each callback.
 Fuel counts instructions, and is the same from run to run; only fuel of the
@@ -136,6 +153,9 @@ fn percent(text: &str) -> Result<f64, String> {
     let number: f64 = text.trim_end_matches('%').trim().parse().map_err(|_| "write a number")?;
     if (0.0..=1e6).contains(&number) { Ok(number) } else { Err("write a number from 0".to_owned()) }
 }
+
+/// An Envoy takes long to start.
+const MAX_ENVOY_RUNS: u32 = 5;
 
 /// An image that is to be measured.
 struct Candidate {
@@ -185,13 +205,21 @@ impl Bench {
             Plan { runs: self.runs, warmup: self.warmup, traffic, workers: self.workers.into() };
         let (measured, busyness) = self.measure(&candidates, &options, &plan, &runtime)?;
         let conditions = conditions(&options, &plan);
-        let reports: Vec<_> = candidates
+        let mut reports: Vec<_> = candidates
             .iter()
             .zip(measured)
             .map(|(candidate, measured)| {
                 self.report(candidate, &options, measured, busyness.clone(), &conditions)
             })
             .collect();
+        for (candidate, report) in candidates.iter().zip(&mut reports) {
+            if self.scale {
+                report.scale = candidate.scale(&options, &runtime)?;
+            }
+            if let Some(envoy) = &self.envoy {
+                report.in_envoy = Some(candidate.in_envoy(envoy, &options, self.runs)?);
+            }
+        }
         let exit = self.present(&reports, &history)?;
         if let (Some(path), [report]) = (&self.save, reports.as_slice()) {
             baseline::save(report, path).map_err(not_there)?;
@@ -321,6 +349,8 @@ impl Bench {
             fingerprint: Fingerprint::new(candidate.digest(), conditions.to_owned()),
             module: candidate.module.clone(),
             measured,
+            scale: Vec::new(),
+            in_envoy: None,
             busyness,
             warnings,
         }
@@ -333,6 +363,7 @@ impl Bench {
         history: &[(String, BenchReport)],
     ) -> Result<Exit, CliError> {
         let mut exit = Exit::Pass;
+        let mut pages = Vec::new();
         for (index, report) in reports.iter().enumerate() {
             let other = match (index, history.last(), reports.first()) {
                 (0, Some((name, report)), _) => Some((name.as_str(), report)),
@@ -361,10 +392,16 @@ impl Bench {
                 }
                 Format::Json => {
                     let layout = if reports.len() == 1 { Layout::Pretty } else { Layout::Line };
-                    show::render_json(shown, layout)
+                    show::render_json(shown.clone(), layout)
                 }
             };
             output::print(&format!("{gap}{text}"))?;
+            pages.push(shown);
+        }
+        if let Some(path) = &self.html {
+            let history: Vec<_> = history.iter().map(|(_, report)| report.clone()).collect();
+            std::fs::write(path, html::render(&pages, &history))
+                .map_err(|source| CliError::Io { what: "cannot write the page", source })?;
         }
         Ok(exit)
     }
@@ -377,6 +414,43 @@ impl Bench {
 impl Candidate {
     fn digest(&self) -> Option<String> {
         self.image.manifest_digest.as_ref().map(ToString::to_string)
+    }
+
+    fn scale(&self, options: &CheckOptions, runtime: &Runtime) -> Result<Vec<Axis>, CliError> {
+        let subject = self.subject(options, options.vm.compiler, runtime);
+        let is_http = options.filter == Filter::Http;
+        bench::scale::scale(&self.image.wasm, &subject.conditions, is_http)
+            .map_err(|error| CliError::NotMeasured(format!("--scale: {error}")))
+    }
+
+    /// The first root in a real Envoy.
+    fn in_envoy(
+        &self,
+        envoy: &Path,
+        options: &CheckOptions,
+        runs: u32,
+    ) -> Result<InEnvoy, CliError> {
+        let text = |bytes: &[u8]| {
+            String::from_utf8(bytes.to_vec()).map_err(|_| {
+                CliError::Usage(
+                    "--envoy: a configuration that is not UTF-8 cannot be given to Envoy"
+                        .to_owned(),
+                )
+            })
+        };
+        let setup = parity::Setup {
+            filter: options.filter,
+            module: Some(self.image.wasm.clone()),
+            root_id: self.root_ids[0].clone(),
+            configuration: text(&options.configuration)?,
+            vm_configuration: text(&options.vm_configuration)?,
+            environment_variables: options.environment_variables.clone(),
+            allowed_capabilities: options.allowed_capabilities.clone(),
+            allow_on_headers_stop_iteration: options.allow_on_headers_stop_iteration,
+            ..parity::Setup::default()
+        };
+        parity::load_times(envoy, &setup, runs.min(MAX_ENVOY_RUNS) as usize)
+            .map_err(|error| CliError::NotMeasured(format!("--envoy: {error}")))
     }
 
     fn subject<'a>(

@@ -137,7 +137,7 @@ impl Envoy {
             .args(["--concurrency", "1", "--disable-hot-restart", "-l", "info"])
             // The access log, too, is to be there soon.
             .args(["--file-flush-interval-msec", "10"])
-            .args(["--log-format", &format!("{token}[%l][%n] %v")]);
+            .args(["--log-format", &format!("{token}%E.%F [%l][%n] %v")]);
         if setup.trace {
             command.args(["--component-log-level", "wasm:trace"]);
         }

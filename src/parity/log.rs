@@ -20,6 +20,9 @@ pub type Level = String;
 /// One entry of the log. A text may have several lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// When it was written, by Envoy's own clock: nanoseconds since the epoch. The access log tells
+    /// none.
+    pub at_ns: Option<u64>,
     /// The level.
     pub level: Level,
     /// The component that logs, such as `wasm`.
@@ -136,11 +139,21 @@ impl Log {
     }
 }
 
-/// `[LEVEL][LOGGER] TEXT`.
+/// `SECONDS.NANOSECONDS [LEVEL][LOGGER] TEXT`; the time may be missing.
 fn parse(line: &str) -> Option<Entry> {
-    let (level, rest) = line.strip_prefix('[')?.split_once("][")?;
+    let (time, rest) = line.split_once('[')?;
+    let at_ns = match time.trim_end() {
+        "" => None,
+        time => {
+            let (seconds, fraction) = time.split_once('.')?;
+            let seconds: u64 = seconds.parse().ok()?;
+            let fraction: u64 = fraction.parse().ok()?;
+            seconds.checked_mul(1_000_000_000)?.checked_add(fraction)
+        }
+    };
+    let (level, rest) = rest.split_once("][")?;
     let (logger, text) = rest.split_once("] ")?;
-    Some(Entry { level: level.to_owned(), logger: logger.to_owned(), text: text.to_owned() })
+    Some(Entry { at_ns, level: level.to_owned(), logger: logger.to_owned(), text: text.to_owned() })
 }
 
 /// The calls that a trace holds, as a record has them.
@@ -201,6 +214,15 @@ mod tests {
         assert_eq!(entries.len(), 2);
         assert_eq!(entries[0].of_module(), Some("one\n[error][wasm] two"));
         assert_eq!(entries[1].of_module(), None);
+    }
+
+    #[test]
+    fn times_are_nanoseconds() {
+        let entries =
+            read("#1700000000.000000042 [info][main] a\n#[info][access] b\n#x [info][main] c\n");
+        let times: Vec<_> = entries.iter().map(|entry| entry.at_ns).collect();
+        // What is no time makes no entry.
+        assert_eq!(times, [Some(1_700_000_000_000_000_042), None]);
     }
 
     #[test]

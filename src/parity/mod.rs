@@ -7,6 +7,7 @@ pub mod compare;
 mod envoy;
 mod http1;
 mod http2;
+mod load_time;
 mod log;
 mod ours;
 mod record;
@@ -20,6 +21,7 @@ use std::{io, path::PathBuf, time::Duration};
 pub use self::{
     envoy::{Envoy, Exchanged, Setup},
     http1::{Message, Pairs, find},
+    load_time::load_times,
     log::{Entry, Level},
     ours::{baseline_here, options, our_request, ours},
     record::{

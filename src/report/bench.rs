@@ -7,7 +7,8 @@ use crate::{
         BenchReport,
         budget::{BudgetUnit, Spent},
         gate::{Change, Comparison, Difference, Place, Unit},
-        report::{Measured, Times, TimesPair},
+        report::{Measured, TimesPair},
+        scale::Axis,
     },
     host::Counters,
 };
@@ -20,7 +21,7 @@ use super::{
 };
 
 /// Everything about one image.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Bench {
     /// What was measured.
     #[serde(flatten)]
@@ -61,6 +62,8 @@ pub fn render_human(bench: &Bench, gated: bool, callbacks: bool) -> String {
         out.push_str(&workers_line(measured));
     }
     out.push_str(&side_by_side(&report.measured));
+    out.push_str(&scale_tables(&report.scale));
+    out.push_str(&envoy_table(report));
     for comparison in &bench.comparisons {
         out.push_str(&comparison_table(comparison));
     }
@@ -268,13 +271,8 @@ fn time_row(label: String, times: &TimesPair) -> Vec<String> {
         cells.push(format!("{} … {}", units::time(summary.low), units::time(summary.high)));
         cells.push(units::time(summary.min));
     }
-    cells.push(format!("{} of {}", cpu.outliers.max(wall.outliers), runs(&times.cpu_ns)));
+    cells.push(format!("{} of {}", cpu.outliers.max(wall.outliers), times.cpu_ns.samples.len()));
     cells
-}
-
-/// How many samples were taken; those of a report that came back from a file are there as well.
-fn runs(times: &Times) -> String {
-    times.samples.len().to_string()
 }
 
 fn workers_line(measured: &Measured) -> String {
@@ -331,6 +329,65 @@ fn side_by_side(all: &[Measured]) -> String {
     format!("\nside by side\n{}", table(&rows))
 }
 
+/// How the cost grows, an axis after the other.
+fn scale_tables(axes: &[Axis]) -> String {
+    let mut out = String::new();
+    for axis in axes {
+        let mut rows = vec![words(&[&axis.name, &format!("CPU, {}", axis.cost), "fuel", "memory"])];
+        for point in &axis.points {
+            rows.push(vec![
+                if axis.in_bytes { units::size(point.x) } else { thousands(point.x) },
+                units::time(point.cpu_ns),
+                point.fuel.map_or("-".to_owned(), thousands),
+                match point.memory_bytes {
+                    0 => "-".to_owned(),
+                    bytes => units::size(bytes),
+                },
+            ]);
+        }
+        out.push_str(&format!("\n{}", table(&rows)));
+        let (factor, unit) = if axis.in_bytes { (1024.0, "KiB") } else { (1.0, "one more") };
+        if let Some(each) = axis.cpu_ns_each {
+            let each = each * factor;
+            let sign = if each < 0.0 { "-" } else { "" };
+            out.push_str(&format!("{unit}: {sign}{}", units::time(each.abs().round() as u64)));
+            if let Some(fuel) = axis.fuel_each {
+                out.push_str(&format!(", {} of fuel", thousands((fuel * factor).max(0.0) as u64)));
+            }
+            out.push('\n');
+        }
+        if let Some(remark) = &axis.remark {
+            out.push_str(&format!("note: {}\n", escape(remark)));
+        }
+    }
+    out
+}
+
+/// The load here beside that in a real Envoy.
+fn envoy_table(report: &BenchReport) -> String {
+    let Some(envoy) = &report.in_envoy else { return String::new() };
+    let mut head = vec!["wall time".to_owned(), format!("Envoy {}", envoy.release)];
+    head.extend(report.measured.iter().map(|measured| format!("here, {}", measured.compiler)));
+    let mut rows = vec![head];
+    for phase in &envoy.phases {
+        let mut row = vec![phase.name.as_str().to_owned(), units::time(phase.wall_ns.median())];
+        for measured in &report.measured {
+            let ours = measured.load.phases.iter().find(|ours| ours.name == phase.name);
+            row.push(ours.map_or("-".to_owned(), |ours| units::time(ours.times.wall_ns.median())));
+        }
+        rows.push(row);
+    }
+    let mut row = vec!["until it serves".to_owned(), units::time(envoy.ready_ns.median())];
+    row.extend(report.measured.iter().map(|m| units::time(m.load.total.wall_ns.median())));
+    rows.push(row);
+    rows.push(vec!["without the filter".to_owned(), units::time(envoy.without_filter_ns.median())]);
+    format!(
+        "\n{}medians of {} by Envoy's own log, the first plugin it loads; its compile has linking and instantiation in it\n",
+        table(&rows),
+        units::count(envoy.runs, "start")
+    )
+}
+
 /// A place in words.
 pub(super) fn place(place: &Place) -> String {
     let mut out = match (&place.what, &place.name) {
@@ -345,7 +402,7 @@ pub(super) fn place(place: &Place) -> String {
 }
 
 /// A metric in words.
-fn metric(name: &str) -> &str {
+pub(super) fn metric(name: &str) -> &str {
     match name {
         "host_calls" => "host calls",
         "bytes_to_host" => "bytes to host",
@@ -358,7 +415,7 @@ fn metric(name: &str) -> &str {
     }
 }
 
-fn amount(unit: Unit, value: u64) -> String {
+pub(super) fn amount(unit: Unit, value: u64) -> String {
     match unit {
         Unit::Count => thousands(value),
         Unit::Bytes => format!("{} B", thousands(value)),
@@ -372,11 +429,11 @@ fn percent(part: f64) -> String {
     format!("{:+.1} %", part * 100.0)
 }
 
-fn change(difference: &Difference) -> String {
+pub(super) fn change(difference: &Difference) -> String {
     difference.change.map_or("from nothing".to_owned(), percent)
 }
 
-fn label(difference: &Difference) -> String {
+pub(super) fn label(difference: &Difference) -> String {
     match (difference.place.what, difference.metric) {
         (_, "pages" | "cpu_ns") => place(&difference.place),
         ("module", name) => metric(name).to_owned(),
@@ -384,7 +441,7 @@ fn label(difference: &Difference) -> String {
     }
 }
 
-fn word(change: Change) -> String {
+pub(super) fn word(change: Change) -> String {
     match change {
         Change::Same => "",
         Change::Better => "better",
@@ -500,7 +557,7 @@ fn verdict_line(bench: &Bench) -> String {
     }
 }
 
-fn reason(difference: &Difference) -> String {
+pub(super) fn reason(difference: &Difference) -> String {
     match difference.metric {
         "cpu_ns" => format!("CPU time of {}", place(&difference.place)),
         _ => label(difference),

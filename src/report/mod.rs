@@ -7,6 +7,7 @@ pub mod bench;
 pub mod cache;
 pub mod escape;
 pub mod explain;
+pub mod html;
 pub mod human;
 pub mod inspect;
 pub mod json;
