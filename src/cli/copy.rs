@@ -1,12 +1,8 @@
 //! `filtergate copy`.
 
-use std::collections::BTreeMap;
-
 use clap::Args;
 
-use crate::image::{
-    self, Destination, ImageError, Package, Progress, Published, PushShape, Source,
-};
+use crate::image::{self, Destination, Image, ImageError, Package, Progress, Published, PushShape};
 
 use super::{
     CliError,
@@ -15,14 +11,15 @@ use super::{
     progress,
     publish::{self, Outcome, ShapeChoice},
     run::ShowArgs,
+    values,
 };
 
 /// Copy an image byte for byte, or to another shape
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Copy {
-    /// The image, as `filtergate check` takes it
-    #[arg(value_name = "SOURCE")]
+    /// The image, see below
+    #[arg(value_name = "IMAGE")]
     source: String,
 
     /// Where to write it, see below
@@ -33,6 +30,15 @@ pub struct Copy {
     #[arg(long, value_name = "SHAPE", hide_possible_values = true)]
     shape: Option<ShapeChoice>,
 
+    /// Annotation of the new manifest
+    #[arg(
+        long = "annotation",
+        value_name = "KEY=VALUE",
+        value_parser = values::variable,
+        requires = "shape"
+    )]
+    annotations: Vec<(String, String)>,
+
     #[command(flatten)]
     fetch: FetchArgs,
 
@@ -40,14 +46,22 @@ pub struct Copy {
     show: ShowArgs,
 }
 
-const AFTER_HELP: &str = "\
+const AFTER_HELP: &str = concat!(
+    "\
 Without --shape manifests and blobs are copied byte for byte, an image index
 with all that it lists, and the digest stays the same. With --shape the image
-is built anew from its module and runtime config, and the digest is another.
-Nothing is checked. A signature is an image of its own: copy its tag
-(sha256-HEX.sig) too. Standard output has the copy's name with its digest.
+is built anew from its module, runtime config and org.opencontainers.image.*
+annotations, and the digest is another. Nothing is checked. A signature is an
+image of its own: copy its tag (sha256-HEX.sig) too. Standard output has the
+copy's name with its digest.
 
-Destinations:
+A login (--username) is for the DESTINATION if that is in a registry, else for
+the IMAGE's; for another registry, `docker login` to it before.
+
+",
+    fetch::images_help!(),
+    "
+DESTINATION is one of
   HOST/NAME[:TAG]                     a registry
   oci:DIRECTORY[:TAG]                 an OCI layout, made or extended
   oci-archive:FILE[:TAG]              a tar file of one
@@ -59,7 +73,8 @@ Examples:
   filtergate copy ghcr.io/acme/old:1.2 ghcr.io/acme/new:1.2 --shape spec
 
 Exit codes: 0 written, 1 the image is broken or not signed, 2 wrong usage,
-            3 could not be had or written";
+            3 could not be had or written"
+);
 
 impl Copy {
     /// Copies the image.
@@ -68,6 +83,7 @@ impl Copy {
         let options = self.fetch.options()?;
         let source = fetch::source(&self.source)?;
         let destination = publish::destination(&self.destination)?;
+        let from = publish::source_options(&options, &source, &destination);
         let shape = match self.shape {
             Some(_) => Some(publish::shape(self.shape, &destination)?),
             None => None,
@@ -77,10 +93,12 @@ impl Copy {
         let result = runtime.block_on(async {
             match shape {
                 None => {
-                    image::copy(&source, &self.source, &destination, &options, &*progress).await
+                    let name = &self.source;
+                    image::copy(&source, name, &from, &destination, &options, &*progress).await
                 }
                 Some(shape) => {
-                    self.rebuild(&source, &destination, shape, &options, &*progress).await
+                    let image = image::fetch(&source, &self.source, &from, &*progress).await?;
+                    self.rebuild(&image, &destination, shape, &options, &*progress).await
                 }
             }
         });
@@ -97,17 +115,18 @@ impl Copy {
 
     async fn rebuild(
         &self,
-        source: &Source,
+        image: &Image,
         destination: &Destination,
         shape: PushShape,
         options: &image::FetchOptions,
         progress: &dyn Progress,
     ) -> Result<Published, ImageError> {
-        let image = image::fetch(source, &self.source, options, progress).await?;
         publish::warn_of(shape);
-        let config = publish::runtime_config(&image, &[], &[]);
+        let config = publish::runtime_config(image, &[], &[]);
+        let mut annotations = publish::annotations(image);
+        annotations.extend(self.annotations.iter().cloned());
         let package =
-            Package { wasm: &image.wasm, runtime_config: &config, annotations: &BTreeMap::new() };
+            Package { wasm: &image.wasm, runtime_config: &config, annotations: &annotations };
         image::push(&package, shape, destination, options, progress).await
     }
 }

@@ -1,12 +1,17 @@
 //! What `push` and `copy` share: shapes and destinations as words, and the result.
 
+use std::collections::BTreeMap;
+
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    image::{Destination, Image, ImageError, Published, PushShape, RuntimeConfig},
+    image::{
+        CredentialSource, Destination, FetchOptions, Image, ImageError, Published, PushShape,
+        RuntimeConfig, Source,
+    },
     report::{
         escape::escape,
         json::{self, Layout},
@@ -41,6 +46,35 @@ impl From<ShapeChoice> for PushShape {
 /// What a destination argument names.
 pub fn destination(text: &str) -> Result<Destination, CliError> {
     Destination::parse(text).map_err(|error| CliError::Usage(error.to_string()))
+}
+
+/// The options for getting the source. A login that was given is for the destination, if that is in
+/// a registry: the source's comes from the docker or podman files, unless both are in one.
+pub fn source_options(
+    options: &FetchOptions,
+    source: &Source,
+    destination: &Destination,
+) -> FetchOptions {
+    let mut options = options.clone();
+    let is_other = match (source, destination) {
+        (Source::Registry(from), Destination::Registry(to)) => from.registry() != to.registry(),
+        _ => false,
+    };
+    if is_other && let CredentialSource::Given(_) = options.credentials {
+        options.credentials = CredentialSource::Default;
+    }
+    options
+}
+
+/// The annotations of an image that is built anew: those that OCI defines for any image. What they
+/// say of a base image or a name is of the image that it was.
+pub fn annotations(image: &Image) -> BTreeMap<String, String> {
+    const OF_OCI: &str = "org.opencontainers.image.";
+    let is_kept = |key: &str| {
+        key.strip_prefix(OF_OCI).is_some_and(|key| !key.starts_with("base.") && key != "ref.name")
+    };
+    let all = image.annotations.iter().filter(|(key, _)| is_kept(key));
+    all.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// The shape that a destination is written in.
@@ -192,5 +226,46 @@ pub fn read_runtime_config(bytes: &[u8]) -> Result<(RuntimeConfig, Vec<Finding>)
             let reason = notes.first().map_or("is no runtime config", |note| &note.message);
             Err(CliError::Usage(format!("--runtime-config: {reason}")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::UserPassword;
+
+    #[test]
+    fn a_login_is_for_the_destination() {
+        let login = UserPassword::new("user", "secret", "a test");
+        let options =
+            FetchOptions { credentials: CredentialSource::Given(login), ..FetchOptions::default() };
+        for (source, destination, is_for_source) in [
+            ("ghcr.io/acme/x:1", "quay.io/acme/x:1", false),
+            ("ghcr.io/acme/x:1", "ghcr.io/acme/y:1", true),
+            ("ghcr.io/acme/x:1", "oci:layout", true),
+            ("oci:layout", "quay.io/acme/x:1", true),
+        ] {
+            let (from, to) =
+                (Source::parse(source).unwrap(), Destination::parse(destination).unwrap());
+            let credentials = source_options(&options, &from, &to).credentials;
+            let is_given = matches!(credentials, CredentialSource::Given(_));
+            assert_eq!(is_given, is_for_source, "{source} to {destination}");
+        }
+    }
+
+    #[test]
+    fn annotations_of_the_image_that_it_was_are_left_out() {
+        let mut image = Image::of_module("x", Vec::new());
+        for key in [
+            "org.opencontainers.image.source",
+            "org.opencontainers.image.base.name",
+            "org.opencontainers.image.ref.name",
+            "module.wasm.runtime/type",
+            "com.example.team",
+        ] {
+            image.annotations.insert(key.to_owned(), "x".to_owned());
+        }
+        let kept: Vec<_> = annotations(&image).into_keys().collect();
+        assert_eq!(kept, ["org.opencontainers.image.source"]);
     }
 }

@@ -29,8 +29,8 @@ use super::{
 #[command(after_help = AFTER_HELP)]
 #[command(mut_arg("root_ids", |arg| arg.help("A root_id of the runtime config; repeatable")))]
 pub struct Push {
-    /// A .wasm file, or an image that has the module
-    #[arg(value_name = "MODULE")]
+    /// A module, or an image that has it, see below
+    #[arg(value_name = "IMAGE")]
     module: String,
 
     /// Where to write it, see below
@@ -64,12 +64,17 @@ pub struct Push {
     show: ShowArgs,
 }
 
-const AFTER_HELP: &str = "\
+const AFTER_HELP: &str = concat!(
+    "\
 The module is checked as `filtergate check` does; unless it passes, nothing is
 written. Standard output has the image's name with its digest. The same input
-always makes the same digest.
+always makes the same digest. A login (--username) is for the DESTINATION if
+that is in a registry, else for the IMAGE's.
 
-Destinations:
+",
+    fetch::images_help!(),
+    "
+DESTINATION is one of
   HOST/NAME[:TAG]                     a registry
   oci:DIRECTORY[:TAG]                 an OCI layout, made or extended
   oci-archive:FILE[:TAG]              a tar file of one
@@ -86,7 +91,8 @@ Examples:
   filtergate push filter.wasm docker.io/acme/filter:1.2 --shape compat
 
 Exit codes: 0 written, 1 the check failed, 2 wrong usage,
-            3 undecided or could not be written, 4 nothing was tested";
+            3 undecided or could not be written, 4 nothing was tested"
+);
 
 impl Push {
     /// Checks, builds, writes.
@@ -108,8 +114,8 @@ impl Push {
         let Some(first) = options.first() else {
             return Err(CliError::Usage("--target: give one".to_owned()));
         };
-        let fetched =
-            runtime.block_on(image::fetch(&source, &self.module, &first.fetch, &*progress));
+        let from = publish::source_options(&first.fetch, &source, &destination);
+        let fetched = runtime.block_on(image::fetch(&source, &self.module, &from, &*progress));
         let mut image = match fetched {
             Ok(image) => image,
             Err(error) => {

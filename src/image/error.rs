@@ -216,12 +216,10 @@ impl ImageError {
         match self {
             FileNotFound { .. } | NotFound { .. } => Rule::ImageNotFound,
             Unauthorized { .. } | Credentials { .. } => Rule::ImageUnauthorized,
-            Unreachable { .. }
-            | TimedOut { .. }
-            | Unreadable { .. }
-            | CaFile { .. }
-            | Unwritable { .. }
-            | PushRefused { .. } => Rule::ImageUnreachable,
+            Unreachable { .. } | TimedOut { .. } | Unreadable { .. } | CaFile { .. } => {
+                Rule::ImageUnreachable
+            }
+            Unwritable { .. } | PushRefused { .. } => Rule::ImageNotWritten,
             DigestMismatch { .. } | SizeMismatch { .. } => Rule::ImageDigestMismatch,
             TooLarge { .. } => Rule::ImageTooLarge,
             Shape { .. } => Rule::ImageShape,

@@ -42,6 +42,7 @@ mod token;
 mod transport;
 mod url;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -196,6 +197,8 @@ pub struct Image {
     pub runtime_config: Option<RuntimeConfig>,
     /// Where it is, also if it could not be read.
     pub config_place: Option<ConfigPlace>,
+    /// The annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
     /// Who takes the image; nobody is asked where the module was in no image.
     pub consumers: Vec<ConsumerVerdict>,
     /// What deviates from the specification, in the order in which it was found.
@@ -220,6 +223,7 @@ impl Image {
             module_place: None,
             runtime_config: None,
             config_place: None,
+            annotations: BTreeMap::new(),
             consumers: Vec::new(),
             notes: Vec::new(),
             fetch: PhaseTime::default(),

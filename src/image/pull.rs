@@ -79,6 +79,7 @@ pub(crate) async fn survey<C: Content>(
         module_place: Some(place),
         runtime_config: config.config,
         config_place,
+        annotations: selected.manifest.annotations,
         consumers: consumers.clone(),
         notes,
         fetch: watch.elapsed().without(verify),

@@ -54,6 +54,12 @@ image that every consumer takes is made with `FROM scratch` and `COPY plugin.was
 Istio, Envoy Gateway and other consumers each take some layouts of an image and refuse others. The
 message says who refuses this one and why."
         }
+        Rule::ImageNotWritten => {
+            "\
+The registry refuses what is pushed, or the path cannot be written, or the destination cannot hold
+such an image. The message has the reason and the help line the next step. No tag or file of that
+name was changed; blobs that were sent before may be there, and harm nobody."
+        }
         Rule::ImageSignature => {
             "\
 --verify-key names a public key, and the image has no signature by it that is of this image: there

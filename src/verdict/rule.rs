@@ -63,6 +63,7 @@ rules! {
     ImageTooLarge = "image/too-large", None, "the image or module is over the size limit";
     ImageInvalid = "image/invalid", None, "the image's manifest, layers or layout cannot be read";
     ImageShape = "image/shape", None, "some consumers cannot take an image of this shape";
+    ImageNotWritten = "image/not-written", None, "the destination does not take the image";
     ImageSignature = "image/signature", None, "whether the image is signed with the key that was asked for";
     ConfigMissing = "config/missing", None, "the image has no runtime configuration";
     ConfigInvalid = "config/invalid", None, "the runtime configuration cannot be read";

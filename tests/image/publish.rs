@@ -35,7 +35,7 @@ fn pushed(destination: &str, shape: PushShape) -> Published {
 fn copied(source: &str, destination: &str) -> Result<Published, ImageError> {
     let from = Source::parse(source).unwrap();
     let to = Destination::parse(destination).unwrap();
-    block_on(copy(&from, source, &to, &options(), &NoProgress))
+    block_on(copy(&from, source, &options(), &to, &options(), &NoProgress))
 }
 
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {

@@ -69,11 +69,11 @@ impl Destination {
                 _ => Err(syntax("an image is written to a tag, not to a digest")),
             };
         }
-        // What exists or looks like a path is one, and says nothing of how to write to it.
+        // A path says nothing of how to write to it, and the other sources cannot be written.
         match Source::parse(s)? {
             Source::Registry(reference) => Ok(Self::Registry(reference)),
             _ => Err(syntax(
-                "that is a path: write oci:DIRECTORY[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME] to write there, or oci://NAME for a registry",
+                "no image is written to that: name a registry (HOST/NAME[:TAG], or oci://NAME), or a file by oci:DIRECTORY[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME]",
             )),
         }
     }

@@ -79,10 +79,12 @@ pub async fn push(
 }
 
 /// Copies the image that `source` names, byte for byte: an image index with all that it lists.
-/// Signatures are images of their own, with tags of their own.
+/// Signatures are images of their own, with tags of their own. `from` is for reading, `options` for
+/// everything else.
 pub async fn copy(
     source: &Source,
     reference: &str,
+    from: &FetchOptions,
     destination: &Destination,
     options: &FetchOptions,
     progress: &dyn Progress,
@@ -91,7 +93,7 @@ pub async fn copy(
         return Err(no_manifest("a docker-archive holds no manifest"));
     }
     let task = Copy { destination, options, progress };
-    source::with(source, reference, options, &task)
+    source::with(source, reference, from, &task)
         .await?
         .ok_or_else(|| no_manifest(&format!("{reference} is no image with a manifest")))
 }
