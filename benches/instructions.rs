@@ -2,7 +2,8 @@
 //! `filtergate check` takes, counted by valgrind, against those of a process that does the unavoidable part
 //! alone (reads, hashes, and validates or compiles the same module). See README.md beside this file.
 //!
-//! It fails where a ratio is over the one in `instructions.json` by more than the tolerance there.
+//! It fails where a ratio is over the one in `instructions.json` by more than the tolerance there, if both
+//! were counted with the same compiler, valgrind and number of cores.
 //! `FILTERGATE_BLESS=1` writes what was counted.
 
 use std::{
@@ -23,6 +24,8 @@ use serde::{Deserialize, Serialize};
 struct Accepted {
     /// How much more than the recorded ratio is let pass: 0.02 is two per cent.
     tolerance: f64,
+    /// What the ratios were counted with. Another compiler or another number of cores makes others.
+    counted_with: String,
     /// Instructions of filtergate for each one of the process that does the unavoidable part alone.
     ratios: BTreeMap<String, f64>,
 }
@@ -112,14 +115,30 @@ fn instructions(command: &mut Command, status: i32) -> f64 {
     digits.trim().parse().expect("a number")
 }
 
+fn counted_with() -> String {
+    let version = |program: &str| {
+        let output = Command::new(program).arg("--version").output();
+        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        text.unwrap_or_else(|_| format!("no {program}"))
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{}, {}, {cores} cores", version("rustc"), version("valgrind"))
+}
+
 fn judge(counted: &BTreeMap<String, f64>) -> ExitCode {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json");
     let text = fs::read_to_string(&file).expect("benches/instructions.json");
     let mut accepted: Accepted = serde_json::from_str(&text).expect("what is accepted");
     if std::env::var_os("FILTERGATE_BLESS").is_some() {
         accepted.ratios.clone_from(counted);
+        accepted.counted_with = counted_with();
         let text = serde_json::to_string_pretty(&accepted).expect("plain data");
         fs::write(&file, format!("{text}\n")).expect("benches/instructions.json");
+        return ExitCode::SUCCESS;
+    }
+    let with = counted_with();
+    if with != accepted.counted_with {
+        eprintln!("NOT GATED: counted with {with}, recorded with {}", accepted.counted_with);
         return ExitCode::SUCCESS;
     }
     let over: Vec<_> = counted
