@@ -178,7 +178,7 @@ impl Bench {
         options.controls = false;
         options.allow_on_headers_stop_iteration = self.allow_on_headers_stop_iteration;
         if let Some(text) = &self.exchanges {
-            options.exchanges = run::json_argument("--exchanges", text)?;
+            options.exchanges = run::exchanges(text)?;
         }
         if let Some(text) = &self.environment {
             options.environment = run::json_argument::<Environment>("--environment", text)?;

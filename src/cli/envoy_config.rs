@@ -19,7 +19,7 @@ use super::{
     exit::Exit,
     fetch::{self, FetchArgs, images_help},
     output, progress,
-    run::{FilterChoice, PluginArgs, PolicyChoice},
+    run::{BehaviourArgs, FilterChoice, PluginArgs},
 };
 
 /// Print the Envoy configuration that runs an image's module
@@ -41,19 +41,8 @@ pub struct EnvoyConfig {
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     vm_id: String,
 
-    /// After a trap: closed (default), open, reload
-    #[arg(
-        long,
-        value_name = "POLICY",
-        default_value = "closed",
-        hide_possible_values = true,
-        hide_default_value = true
-    )]
-    failure_policy: PolicyChoice,
-
-    /// A headers callback may stop the headers alone
-    #[arg(long = "headers-stop-iteration")]
-    allow_on_headers_stop_iteration: bool,
+    #[command(flatten)]
+    behaviour: BehaviourArgs,
 
     /// Filter for: http or network
     #[arg(long, value_name = "KIND", default_value = "http", hide_possible_values = true)]
@@ -121,8 +110,8 @@ impl EnvoyConfig {
         let options = CheckOptions {
             fetch: self.fetch.options()?,
             filter: self.filter.into(),
-            failure_policy: self.failure_policy.into(),
-            allow_on_headers_stop_iteration: self.allow_on_headers_stop_iteration,
+            failure_policy: self.behaviour.failure_policy.into(),
+            allow_on_headers_stop_iteration: self.behaviour.allow_on_headers_stop_iteration,
             ..self.plugin.options()?
         };
         let source = fetch::source(&self.image)?;

@@ -97,6 +97,13 @@ pub struct TrafficArgs {
     #[arg(long, value_name = "TEXT|@FILE")]
     pub exchanges: Option<String>,
 
+    #[command(flatten)]
+    pub behaviour: BehaviourArgs,
+}
+
+/// Options of a plugin that matter once there is traffic.
+#[derive(Debug, Args)]
+pub struct BehaviourArgs {
     /// After a trap: closed (default), open, reload
     #[arg(
         long,
@@ -137,14 +144,21 @@ impl TrafficArgs {
     /// Puts what these words say into the options.
     pub fn apply(&self, options: &mut CheckOptions) -> Result<(), CliError> {
         if let Some(text) = &self.exchanges {
-            options.exchanges = json_argument("--exchanges", text)?;
-            if let Some(fault) = options.exchanges.iter().find_map(Exchange::fault) {
-                return Err(CliError::Usage(format!("--exchanges: {fault}")));
-            }
+            options.exchanges = exchanges(text)?;
         }
-        options.allow_on_headers_stop_iteration = self.allow_on_headers_stop_iteration;
-        options.failure_policy = self.failure_policy.into();
+        let BehaviourArgs { failure_policy, allow_on_headers_stop_iteration } = self.behaviour;
+        options.allow_on_headers_stop_iteration = allow_on_headers_stop_iteration;
+        options.failure_policy = failure_policy.into();
         Ok(())
+    }
+}
+
+/// What `--exchanges` is given: requests that can be sent as they are.
+pub fn exchanges(text: &str) -> Result<Vec<Exchange>, CliError> {
+    let exchanges: Vec<Exchange> = json_argument("--exchanges", text)?;
+    match exchanges.iter().find_map(Exchange::fault) {
+        Some(fault) => Err(CliError::Usage(format!("--exchanges: {fault}"))),
+        None => Ok(exchanges),
     }
 }
 

@@ -51,6 +51,29 @@ fn check(reference: &str) -> Verdict {
     check::check(reference, &options())
 }
 
+/// Pushes an image index, tagged `v1`, of an image for amd64 and one for arm64; its digest.
+fn push_index(registry: &Registry, repository: &str, amd64: &Pushable, arm64: &Pushable) -> String {
+    let entry = |image: &Pushable, architecture: &str| {
+        json!({
+            "mediaType": image.media_type,
+            "digest": registry.push(repository, architecture, image),
+            "size": image.manifest.len(),
+            "platform": { "os": "linux", "architecture": architecture },
+        })
+    };
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "manifests": [entry(arm64, "arm64"), entry(amd64, "amd64")],
+    });
+    let index = Pushable {
+        manifest: index.to_string().into_bytes(),
+        media_type: OCI_INDEX.to_owned(),
+        blobs: Vec::new(),
+    };
+    registry.push(repository, "v1", &index)
+}
+
 /// The rules of a verdict's errors and warnings.
 fn complaints(verdict: &Verdict) -> Vec<Rule> {
     let all = verdict.findings.iter();
@@ -135,25 +158,7 @@ fn an_index_of_two_platforms() {
     let Some(registry) = registry() else { return };
     let repository = "filtergate-test/index";
     let (ours, other) = (images::compat_oci(&module()), images::specification(&module()));
-    let entry = |image: &Pushable, architecture: &str| {
-        json!({
-            "mediaType": image.media_type,
-            "digest": registry.push(repository, architecture, image),
-            "size": image.manifest.len(),
-            "platform": { "os": "linux", "architecture": architecture },
-        })
-    };
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": OCI_INDEX,
-        "manifests": [entry(&other, "arm64"), entry(&ours, "amd64")],
-    });
-    let index = Pushable {
-        manifest: index.to_string().into_bytes(),
-        media_type: OCI_INDEX.to_owned(),
-        blobs: Vec::new(),
-    };
-    let digest = registry.push(repository, "v1", &index);
+    let digest = push_index(&registry, repository, &ours, &other);
     let child = Digest::sha256(&ours.manifest).to_string();
     for name in [format!("{repository}:v1"), format!("{repository}@{digest}")] {
         assert_pulls(&registry.reference(&name), "compat-oci", &digest, &child);

@@ -9,14 +9,14 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    images::{self, OCI_INDEX, Pushable},
+    images::{self, Pushable},
     module, private,
     push::Registry,
-    registry, root, skopeo, support,
+    push_index, registry, root, skopeo, support,
 };
 
 const SHAPES: [&str; 3] = ["spec", "compat", "cncf"];
@@ -321,25 +321,7 @@ fn assert_copies_images(place: &Place) {
     assert_copies(place, "image", &[], &digest);
 
     let (ours, other) = (images::compat_oci(&module()), images::specification(&module()));
-    let entry = |image: &Pushable, architecture: &str| {
-        json!({
-            "mediaType": image.media_type,
-            "digest": place.registry.push("filtergate-test/copy-index", architecture, image),
-            "size": image.manifest.len(),
-            "platform": { "os": "linux", "architecture": architecture },
-        })
-    };
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": OCI_INDEX,
-        "manifests": [entry(&other, "arm64"), entry(&ours, "amd64")],
-    });
-    let index = Pushable {
-        manifest: index.to_string().into_bytes(),
-        media_type: OCI_INDEX.to_owned(),
-        blobs: Vec::new(),
-    };
-    let digest = place.registry.push("filtergate-test/copy-index", "v1", &index);
+    let digest = push_index(&place.registry, "filtergate-test/copy-index", &ours, &other);
     assert_copies(place, "index", &[&ours, &other], &digest);
 }
 
