@@ -4,6 +4,9 @@ use std::io::Write as _;
 
 use filtergate::cli::{self, CliError, exit::Exit};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let exit = run().unwrap_or_else(|error| report(&error));
     // What is still in memory is not worth the time that freeing it takes.
