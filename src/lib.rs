@@ -29,7 +29,7 @@ mod timing;
 pub mod verdict;
 pub mod vm;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Borrow, collections::BTreeMap, time::Duration};
 
 use crate::{
     bench::{Phase, PhaseClock},
@@ -123,60 +123,30 @@ pub async fn check(
     }
 }
 
-/// Fetches the image once and judges it under each of `options`, which differ in their targets only:
-/// a verdict for each.
-pub async fn check_targets(
-    source: &Source,
-    reference: &str,
-    options: &[CheckOptions],
-    progress: &dyn Progress,
-) -> Vec<Verdict> {
-    let Some(first) = options.first() else { return Vec::new() };
-    match image::fetch(source, reference, &first.fetch, progress).await {
-        Ok(image) => {
-            let mut judge = Judge::new(&image);
-            options.iter().map(|options| judge.judge(options)).collect()
-        }
-        Err(error) => options
-            .iter()
-            .map(|options| Verdict::of_image_error(reference, &options.target, &error))
-            .collect(),
-    }
-}
-
 /// Judges an image: static checks, load, exchanges.
 pub fn judge(image: &Image, options: &CheckOptions) -> Verdict {
     Judge::new(image).judge(options)
 }
 
 /// Judges one image under several targets: it is compiled once.
-pub struct Judge<'a> {
-    image: &'a Image,
+///
+/// To drop it takes milliseconds after a large module, whose code is unmapped.
+pub struct Judge<I> {
+    image: I,
     /// Compiled by the first target that nothing static stands against.
     template: Option<Template>,
 }
 
-impl<'a> Judge<'a> {
+impl<I: Borrow<Image>> Judge<I> {
     /// Nothing is done yet.
-    pub fn new(image: &'a Image) -> Self {
+    pub fn new(image: I) -> Self {
         Self { image, template: None }
     }
 
     /// The verdict under the options' target. All options but the target have to be the same from
     /// one call to the next.
     pub fn judge(&mut self, options: &CheckOptions) -> Verdict {
-        judge_with(self.image, options, &mut self.template)
-    }
-}
-
-impl Drop for Judge<'_> {
-    /// Drops the template where nobody waits for it: to unmap the code of a large module takes
-    /// milliseconds, and a process that ends need not do it at all.
-    fn drop(&mut self) {
-        if let Some(template) = self.template.take() {
-            // Without a thread the closure is dropped here, and the template with it.
-            let _ = std::thread::Builder::new().spawn(move || drop(template));
-        }
+        judge_with(self.image.borrow(), options, &mut self.template)
     }
 }
 

@@ -6,14 +6,19 @@ use std::{
     thread,
 };
 
-/// As many jobs as the machine has cores for.
-pub fn default_jobs() -> NonZeroUsize {
-    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+use crate::vm::spawn_for_guests;
+
+/// As many jobs for `count` things as the machine has cores for.
+pub fn default_jobs(count: usize) -> NonZeroUsize {
+    match count {
+        0 | 1 => NonZeroUsize::MIN,
+        _ => thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+    }
 }
 
 /// Results that may wait for an earlier one, for each job: a slow one must not have all the others pile
 /// up in memory.
-const AHEAD: usize = 4;
+const AHEAD: usize = 16;
 
 struct State<R> {
     /// The first thing that nobody has begun.
@@ -44,15 +49,17 @@ impl<R> Shared<R> {
 /// Does `work` for each number below `count`, at most `jobs` of them at a time, and gives the results to
 /// `take` in the order of the numbers.
 ///
-/// A single job is done on this thread. Where `take` fails, what has begun is left to itself.
+/// The work is done on threads for guests, `take` is called on this one. Where it fails, what has begun
+/// is left to itself. What comes with a result is dropped when the result is there, so that nobody
+/// waits for it: the thread may still be at that when this returns.
 ///
 /// # Errors
 ///
 /// The first of `take`.
-pub fn in_order<R: Send + 'static, E>(
+pub fn in_order<R: Send + 'static, D, E>(
     count: usize,
     jobs: NonZeroUsize,
-    work: impl Fn(usize) -> R + Send + Sync + 'static,
+    work: impl Fn(usize) -> (R, D) + Send + Sync + 'static,
     mut take: impl FnMut(usize, R) -> Result<(), E>,
 ) -> Result<(), E> {
     let jobs = jobs.get().min(count);
@@ -61,14 +68,13 @@ pub fn in_order<R: Send + 'static, E>(
     let state = State { next: 0, taken: 0, ready: Vec::new(), stop: false };
     let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
     let mut started = 0;
-    for _ in 0..if jobs > 1 { jobs } else { 0 } {
+    for _ in 0..jobs {
         let (shared, work) = (Arc::clone(&shared), Arc::clone(&work));
         let job = move || run_job(&shared, count, window, &*work);
-        let job = thread::Builder::new().name("filtergate-job".to_owned()).spawn(job);
-        started += usize::from(job.is_ok());
+        started += usize::from(spawn_for_guests("filtergate-job", job).is_ok());
     }
     if started == 0 {
-        return (0..count).try_for_each(|number| take(number, work(number)));
+        return (0..count).try_for_each(|number| take(number, work(number).0));
     }
     for number in 0..count {
         let result = {
@@ -97,7 +103,7 @@ pub fn in_order<R: Send + 'static, E>(
     Ok(())
 }
 
-fn run_job<R>(shared: &Shared<R>, count: usize, window: usize, work: &impl Fn(usize) -> R) {
+fn run_job<R, D>(shared: &Shared<R>, count: usize, window: usize, work: &impl Fn(usize) -> (R, D)) {
     let mut state = shared.lock();
     loop {
         if state.stop || state.next >= count {
@@ -110,14 +116,21 @@ fn run_job<R>(shared: &Shared<R>, count: usize, window: usize, work: &impl Fn(us
         let number = state.next;
         state.next += 1;
         drop(state);
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(number)));
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(number)));
+        let (result, dropped) = match done {
+            Ok((result, dropped)) => (Ok(result), Some(dropped)),
+            Err(panic) => (Err(panic), None),
+        };
         state = shared.lock();
         let place = number - state.taken;
         if state.ready.len() <= place {
             state.ready.resize_with(place + 1, || None);
         }
         state.ready[place] = Some(result);
+        drop(state);
         shared.changed.notify_all();
+        drop(dropped);
+        state = shared.lock();
     }
 }
 
@@ -140,7 +153,7 @@ mod tests {
                 for _ in 0..1000 * (50 - number) {
                     std::hint::black_box(number);
                 }
-                number * number
+                (number * number, ())
             };
             let ok: Result<(), Infallible> = in_order(50, jobs(of), work, |number, result| {
                 taken.push((number, result));
@@ -156,7 +169,7 @@ mod tests {
     fn no_more_is_begun_than_may_wait() {
         let begun = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&begun);
-        let work = move |_| counter.fetch_add(1, SeqCst);
+        let work = move |_| (counter.fetch_add(1, SeqCst), ());
         let taken: Result<(), Infallible> = in_order(100, jobs(2), work, |number, _| {
             // One is being taken: it no longer waits.
             assert!(begun.load(SeqCst) <= number + 1 + 2 * AHEAD);
@@ -169,7 +182,7 @@ mod tests {
     fn nothing_is_begun_behind_an_error() {
         let begun = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&begun);
-        let work = move |_| counter.fetch_add(1, SeqCst);
+        let work = move |_| (counter.fetch_add(1, SeqCst), ());
         let failed = in_order(1000, jobs(3), work, |number, _| match number {
             5 => Err("enough"),
             _ => Ok(()),
@@ -180,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_the_callers() {
-        let work = |number: usize| assert!(number != 3, "the third");
+        let work = |number: usize| (assert!(number != 3, "the third"), ());
         let all = || in_order(9, jobs(2), work, |_, ()| Ok::<_, Infallible>(()));
         let panic = std::panic::catch_unwind(all).unwrap_err();
         assert!(panic.downcast_ref::<&str>() == Some(&"the third"));

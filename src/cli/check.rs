@@ -5,14 +5,14 @@ use std::num::NonZeroUsize;
 use clap::Args;
 
 use crate::{
-    CheckOptions,
-    image::{Progress, Source},
+    CheckOptions, Judge,
+    image::{self, FetchOptions, Image, ImageError, Progress, Source},
     report::{
         human::{self, Detail},
         json::{self, Layout},
         matrix, trace,
     },
-    verdict::Outcome,
+    verdict::{Outcome, Verdict},
 };
 
 use super::{
@@ -68,13 +68,19 @@ impl Check {
     /// Checks the images, and prints each verdict as soon as it and those before it are there.
     pub fn execute(&self) -> Result<Exit, CliError> {
         super::diagnostics::start(self.show.verbose);
-        let options = self.options()?;
+        let mut options = self.options()?;
         // A reference that cannot be used is found before anything is fetched.
         let sources: Vec<Source> =
             self.images.iter().map(|image| fetch::source(image)).collect::<Result<_, _>>()?;
-        if let Some(first) = options.first() {
-            fetch::one_registry(&first.fetch, &sources)?;
+        let count = self.images.len();
+        let jobs = self.jobs.unwrap_or_else(|| batch::default_jobs(count));
+        for options in &mut options {
+            options.vm.parallel = jobs.get() == 1 || count == 1;
         }
+        // They differ in their targets alone.
+        let fetch = options.first().map(|first| first.fetch.clone()).unwrap_or_default();
+        fetch::one_registry(&fetch, &sources)?;
+        let store = fetch.store.clone();
         // Objects and text do not go together on one output.
         let all_json = self.show.format == Format::Json || self.trace == Some(TraceFormat::Json);
         let (format, trace_format) = if all_json {
@@ -90,16 +96,15 @@ impl Check {
             },
             images: sources.into_iter().zip(self.images.iter().cloned()).collect(),
             options,
+            fetch,
             progress: progress::progress(!self.quiet),
             format,
             trace_format,
             detail: self.detail(),
             colour: self.show.color.for_stdout(),
         };
-        let count = batch.images.len();
         let mut exit = Exit::Pass;
         let mut outcomes = Vec::with_capacity(count);
-        let jobs = self.jobs.unwrap_or_else(batch::default_jobs);
         let work = move |index: usize| batch.check(index);
         batch::in_order(count, jobs, work, |index, checked: Result<Checked, CliError>| {
             let checked = checked?;
@@ -111,6 +116,10 @@ impl Check {
         })?;
         if count > 1 && format == Format::Human && !self.quiet {
             output::print(&format!("\n{}", human::tally(&outcomes)))?;
+        }
+        // The jobs may be at their clearing up still, and the process ends without waiting for that.
+        if let Some(store) = store {
+            store.finish();
         }
         Ok(exit)
     }
@@ -140,6 +149,7 @@ impl Check {
 struct Batch {
     images: Vec<(Source, String)>,
     options: Vec<CheckOptions>,
+    fetch: FetchOptions,
     progress: Box<dyn Progress>,
     format: Format,
     trace_format: Option<TraceFormat>,
@@ -157,29 +167,55 @@ struct Checked {
 }
 
 impl Batch {
-    fn check(&self, index: usize) -> Result<Checked, CliError> {
+    /// What is printed of an image, and what there is to clear up then.
+    fn check(&self, index: usize) -> (Result<Checked, CliError>, Option<Judge<Image>>) {
         let (source, reference) = &self.images[index];
+        match self.fetched(source, reference) {
+            Ok(Ok(image)) => {
+                let mut judge = Judge::new(image);
+                let judged = self.options.iter().map(|options| judge.judge(options));
+                (Ok(self.shown(&judged.collect::<Vec<_>>())), Some(judge))
+            }
+            Ok(Err(error)) => {
+                let of = |options: &CheckOptions| {
+                    Verdict::of_image_error(reference, &options.target, &error)
+                };
+                (Ok(self.shown(&self.options.iter().map(of).collect::<Vec<_>>())), None)
+            }
+            Err(error) => (Err(error), None),
+        }
+    }
+
+    fn fetched(
+        &self,
+        source: &Source,
+        reference: &str,
+    ) -> Result<Result<Image, ImageError>, CliError> {
         let runtime = fetch::runtime(std::slice::from_ref(source))?;
-        let checked = crate::check_targets(source, reference, &self.options, &*self.progress);
-        let verdicts = runtime.block_on(checked);
+        let fetched = image::fetch(source, reference, &self.fetch, &*self.progress);
+        let image = runtime.block_on(fetched);
         runtime.shutdown_background();
-        let trace = match (self.trace_format, verdicts.as_slice()) {
+        Ok(image)
+    }
+
+    fn shown(&self, verdicts: &[Verdict]) -> Checked {
+        let trace = match (self.trace_format, verdicts) {
             (Some(TraceFormat::Text), [verdict]) => trace::render_text(verdict),
             (Some(TraceFormat::Json), [verdict]) => trace::render_json(verdict),
             _ => String::new(),
         };
-        let text = match (self.format, verdicts.as_slice()) {
+        let text = match (self.format, verdicts) {
             (Format::Json, verdicts) => {
                 verdicts.iter().map(|verdict| json::render(verdict, self.layout)).collect()
             }
             (Format::Human, [verdict]) => human::render(verdict, self.detail, self.colour),
             (Format::Human, verdicts) => matrix::render(verdicts, self.detail, self.colour),
         };
-        Ok(Checked {
+        Checked {
             exit: verdicts.iter().fold(Exit::Pass, |exit, verdict| exit.worst(Exit::of(verdict))),
             outcome: Outcome::worst(verdicts.iter().map(|verdict| verdict.outcome)),
             trace,
             text,
-        })
+        }
     }
 }

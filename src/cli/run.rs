@@ -299,8 +299,7 @@ impl LoadArgs {
             vm: VmOptions {
                 compiler: self.compilers.first().copied().map_or(Compiler::Winch, Compiler::from),
                 callback_timeout: self.callback_timeout,
-                trace: false,
-                fuel: false,
+                ..VmOptions::default()
             },
             ..self.plugin.options()?
         })

@@ -7,7 +7,7 @@ use super::error::could_be_reference;
 use super::{FetchOptions, Image, ImageError, SourceKind};
 use crate::timing::{PhaseTime, Stopwatch, timed};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// What a file or standard input holds, decided by its beginning.
@@ -32,24 +32,19 @@ impl Module {
 }
 
 /// Opens a file, and reads it unless it is an archive.
-pub(crate) async fn open(path: &Path, options: &FetchOptions) -> Result<Opened, ImageError> {
-    let path = path.to_owned();
+pub(crate) fn open(path: &Path, options: &FetchOptions) -> Result<Opened, ImageError> {
     let limit = options.max_module_bytes;
-    blocking(move || {
-        let watch = Stopwatch::thread();
-        let (mut file, length) = open_regular(&path)?;
-        let unreadable = |error: io::Error| io_error(&path, error);
-        let mut head = Vec::new();
-        (&mut file).take(ARCHIVE_HEAD).read_to_end(&mut head).map_err(unreadable)?;
-        if is_archive(&head) {
-            return Ok(Opened::Archive(Bytes::File(file)));
-        }
-        file.seek(SeekFrom::Start(0)).map_err(unreadable)?;
-        let wasm = read_open(file, length, &path, &path.display().to_string(), limit)?;
-        let kind = SourceKind::File;
-        Ok(Opened::Module(Module { wasm, kind, fetch: watch.elapsed() }))
-    })
-    .await
+    let watch = Stopwatch::thread();
+    let (mut file, length) = open_regular(path)?;
+    let mut head = buffer(length.min(limit));
+    let read = (&mut file).take(ARCHIVE_HEAD).read_to_end(&mut head);
+    read.map_err(|error| io_error(path, error))?;
+    if is_archive(&head) {
+        return Ok(Opened::Archive(Bytes::File(file)));
+    }
+    let wasm = read_rest(head, file, length, path, &path.display().to_string(), limit)?;
+    let kind = SourceKind::File;
+    Ok(Opened::Module(Module { wasm, kind, fetch: watch.elapsed() }))
 }
 
 /// Reads standard input, at most as much as a module may have.
@@ -75,9 +70,8 @@ pub(crate) async fn stdin(options: &FetchOptions) -> Result<Opened, ImageError> 
 }
 
 /// Opens a file that is said to be an archive.
-pub(crate) async fn archive(path: &Path) -> Result<Bytes, ImageError> {
-    let path = path.to_owned();
-    blocking(move || Ok(Bytes::File(open_regular(&path)?.0))).await
+pub(crate) fn archive(path: &Path) -> Result<Bytes, ImageError> {
+    Ok(Bytes::File(open_regular(path)?.0))
 }
 
 /// As much of a file as shows whether it is an archive, also of one that is compressed.
@@ -106,7 +100,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 /// Reads the whole of a regular file, unless it is larger than `limit`.
 pub(crate) fn read_bounded(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>, ImageError> {
     let (file, length) = open_regular(path)?;
-    read_open(file, length, path, what, limit)
+    read_rest(buffer(length.min(limit)), file, length, path, what, limit)
 }
 
 /// Opens a regular file; it and its length.
@@ -120,7 +114,14 @@ fn open_regular(path: &Path) -> Result<(File, u64), ImageError> {
     Ok((file, metadata.len()))
 }
 
-fn read_open(
+/// Space for a file: one byte more than its length saves a reallocation at the end of it.
+fn buffer(length: u64) -> Vec<u8> {
+    Vec::with_capacity(usize::try_from(length).unwrap_or(0).saturating_add(1))
+}
+
+/// Reads what comes behind `bytes`, the beginning of a file of this length.
+fn read_rest(
+    mut bytes: Vec<u8>,
     file: File,
     length: u64,
     path: &Path,
@@ -131,10 +132,8 @@ fn read_open(
     if length > limit {
         return Err(too_large(Some(length)));
     }
-    // One byte more than the limit shows a file that grows; one more than the length saves a
-    // reallocation at the end of it.
-    let mut bytes = Vec::with_capacity(length as usize + 1);
-    file.take(limit.saturating_add(1))
+    // One byte more than the limit shows a file that grows.
+    file.take(limit.saturating_add(1).saturating_sub(bytes.len() as u64))
         .read_to_end(&mut bytes)
         .map_err(|error| io_error(path, error))?;
     if bytes.len() as u64 > limit {

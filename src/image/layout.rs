@@ -3,15 +3,15 @@
 
 use super::content::{self, BlobSink, Content, Named};
 use super::digest::Digest;
-use super::file::{blocking, io_error, read_bounded};
+use super::file::{io_error, read_bounded};
 use super::layout_index::LayoutIndex;
 use super::manifest::{Descriptor, MAX_DOCUMENT_BYTES};
 use super::{ImageError, Selector, SourceKind, layout_index};
 use crate::timing::PhaseTime;
 use std::path::{Path, PathBuf};
 
-/// A directory with images in it.
-#[derive(Clone)]
+/// A directory with images in it. Its files are read where they are wanted: to hand them to a thread
+/// that may block takes longer than to read them.
 pub(crate) struct Layout {
     /// As typed, for messages.
     path: PathBuf,
@@ -22,42 +22,35 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    pub(crate) async fn open(path: &Path) -> Result<Self, ImageError> {
-        let path = path.to_owned();
-        blocking(move || {
-            let root = path.canonicalize().map_err(|e| io_error(&path, e))?;
-            let layout = Self { path, root, is_layout: true };
-            if !layout.root.join("oci-layout").exists() {
-                return Err(ImageError::NotAnImage {
-                    path: layout.path,
-                    reason: "is not an OCI layout: it has no `oci-layout` file".into(),
-                    help: "name the directory that holds `oci-layout`, `index.json` and `blobs`"
-                        .into(),
-                });
-            }
-            let what = layout.path.join("oci-layout").display().to_string();
-            let version = layout.read(Path::new("oci-layout"), &what, MAX_DOCUMENT_BYTES)?;
-            check_version(&version, what)?;
-            Ok(layout)
-        })
-        .await
+    pub(crate) fn open(path: &Path) -> Result<Self, ImageError> {
+        let layout = Self::of(path, true)?;
+        if !layout.root.join("oci-layout").exists() {
+            return Err(ImageError::NotAnImage {
+                path: layout.path,
+                reason: "is not an OCI layout: it has no `oci-layout` file".into(),
+                help: "name the directory that holds `oci-layout`, `index.json` and `blobs`".into(),
+            });
+        }
+        let what = layout.path.join("oci-layout").display().to_string();
+        let version = layout.read(Path::new("oci-layout"), &what, MAX_DOCUMENT_BYTES)?;
+        check_version(&version, what)?;
+        Ok(layout)
     }
 
     /// A directory with one image.
-    pub(crate) async fn open_flat(path: &Path) -> Result<Self, ImageError> {
-        let path = path.to_owned();
-        blocking(move || {
-            let root = path.canonicalize().map_err(|e| io_error(&path, e))?;
-            Ok(Self { path, root, is_layout: false })
-        })
-        .await
+    pub(crate) fn open_flat(path: &Path) -> Result<Self, ImageError> {
+        Self::of(path, false)
+    }
+
+    fn of(path: &Path, is_layout: bool) -> Result<Self, ImageError> {
+        let root = path.canonicalize().map_err(|e| io_error(path, e))?;
+        Ok(Self { path: path.to_owned(), root, is_layout })
     }
 
     /// The image of such a directory.
-    pub(crate) async fn only_image(&self) -> Result<Named, ImageError> {
-        let (layout, what) = (self.clone(), self.path.join("manifest.json").display().to_string());
-        let read = move || layout.read(Path::new("manifest.json"), &what, MAX_DOCUMENT_BYTES);
-        let bytes = blocking(read).await?;
+    pub(crate) fn only_image(&self) -> Result<Named, ImageError> {
+        let what = self.path.join("manifest.json").display().to_string();
+        let bytes = self.read(Path::new("manifest.json"), &what, MAX_DOCUMENT_BYTES)?;
         let digest = Digest::sha256(&bytes);
         Ok(Named { bytes, digest, pinned: None, verify: PhaseTime::default() })
     }
@@ -85,29 +78,20 @@ impl Layout {
         Path::new("blobs").join(digest.algorithm().name()).join(digest.hex())
     }
 
-    async fn read_blob(
-        &self,
-        digest: &Digest,
-        what: String,
-        limit: u64,
-    ) -> Result<Vec<u8>, ImageError> {
-        let (layout, digest) = (self.clone(), digest.clone());
-        blocking(move || {
-            layout.read(&layout.blob_path(&digest), &what, limit).map_err(|error| match error {
-                ImageError::FileNotFound { path } => ImageError::NotFound {
-                    what: what.clone(),
-                    reason: format!("the layout has no {}", path.display()),
-                    help: "copy the whole image into the layout again".into(),
-                },
-                other => other,
-            })
+    fn read_blob(&self, digest: &Digest, what: String, limit: u64) -> Result<Vec<u8>, ImageError> {
+        self.read(&self.blob_path(digest), &what, limit).map_err(|error| match error {
+            ImageError::FileNotFound { path } => ImageError::NotFound {
+                what,
+                reason: format!("the layout has no {}", path.display()),
+                help: "copy the whole image into the layout again".into(),
+            },
+            other => other,
         })
-        .await
     }
 
     /// The image that the selector names; without one, the only image that there is.
     pub(crate) async fn select(&self, selector: Option<&Selector>) -> Result<Named, ImageError> {
-        let index = self.index().await?;
+        let index = self.index()?;
         let name = self.index_name();
         let form = "oci:DIRECTORY:TAG or oci:DIRECTORY@DIGEST";
         LayoutIndex { content: self, path: &self.path, form, index, name }.select(selector).await
@@ -117,9 +101,8 @@ impl Layout {
         self.path.join("index.json").display().to_string()
     }
 
-    async fn index(&self) -> Result<Vec<u8>, ImageError> {
-        let (layout, what) = (self.clone(), self.index_name());
-        blocking(move || layout.read(Path::new("index.json"), &what, MAX_DOCUMENT_BYTES)).await
+    fn index(&self) -> Result<Vec<u8>, ImageError> {
+        self.read(Path::new("index.json"), &self.index_name(), MAX_DOCUMENT_BYTES)
     }
 }
 
@@ -149,14 +132,14 @@ impl Content for Layout {
 
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError> {
         let what = content::manifest_name(&descriptor.digest);
-        self.read_blob(&descriptor.digest, what, MAX_DOCUMENT_BYTES).await
+        self.read_blob(&descriptor.digest, what, MAX_DOCUMENT_BYTES)
     }
 
     async fn tagged(&self, tag: &str) -> Result<Option<Vec<u8>>, ImageError> {
         if !self.is_layout {
             return Ok(None);
         }
-        match layout_index::tagged(&self.index().await?, &self.index_name(), tag)? {
+        match layout_index::tagged(&self.index()?, &self.index_name(), tag)? {
             Some(entry) => self.document(&entry).await.map(Some),
             None => Ok(None),
         }
@@ -165,7 +148,7 @@ impl Content for Layout {
     /// Tools write them into `index.json` beside everything else.
     async fn referrers(&self, _digest: &Digest) -> Result<Option<Vec<u8>>, ImageError> {
         match self.is_layout {
-            true => self.index().await.map(Some),
+            true => self.index().map(Some),
             false => Ok(None),
         }
     }
@@ -177,7 +160,7 @@ impl Content for Layout {
     ) -> Result<(), ImageError> {
         let what = content::blob_name(descriptor);
         // A file that is too long is found out by its length, not by reading it.
-        match self.read_blob(&descriptor.digest, what, descriptor.size).await {
+        match self.read_blob(&descriptor.digest, what, descriptor.size) {
             Ok(bytes) => sink.write_whole(bytes),
             Err(ImageError::TooLarge { actual, .. }) => {
                 Err(sink.size_mismatch(actual.unwrap_or(descriptor.size.saturating_add(1))))

@@ -137,7 +137,7 @@ impl<C: Content> Opener<'_, C> {
         let (blob, configs) = self.download(plan, first).await?;
         self.attempt.config_layer.clone_from(&configs.layer);
         let mut module = match (plan.place, blob) {
-            (Place::Raw(at), Some(blob)) => self.raw(at, blob).await?,
+            (Place::Raw(at), Some(blob)) => self.raw(at, blob),
             (Place::LastArchive, Some(blob)) => self.archive(plan, blob).await?,
             _ => self.elsewhere(None, None).await?,
         };
@@ -216,7 +216,7 @@ impl<C: Content> Opener<'_, C> {
     }
 
     /// A layer that is the module.
-    async fn raw(&mut self, at: usize, blob: Vec<u8>) -> Result<Module, ImageError> {
+    fn raw(&mut self, at: usize, blob: Vec<u8>) -> Module {
         let layer = &self.manifest.layers[at];
         // Also where an archive was tried before: then it is what they try next.
         if let Way::Content(theirs) | Way::Archive(Some(theirs)) = consumer::way(self.manifest)
@@ -224,20 +224,13 @@ impl<C: Content> Opener<'_, C> {
         {
             self.attempt.extracted = Extracted::of(&blob);
         }
-        let digest = layer.digest.clone();
-        let (wasm, sha256, verify) = blocking(move || {
-            let mut verify = PhaseTime::default();
-            // The blob's digest has just been verified; it need not be computed a second time.
-            let sha256 = match digest.algorithm() {
-                Algorithm::Sha256 => digest,
-                Algorithm::Sha512 => timed(&mut verify, || Digest::sha256(&blob)),
-            };
-            Ok((blob, sha256, verify))
-        })
-        .await?;
-        self.attempt.verify += verify;
+        // The blob's digest has just been verified; it need not be computed a second time.
+        let sha256 = match layer.digest.algorithm() {
+            Algorithm::Sha256 => layer.digest.clone(),
+            Algorithm::Sha512 => timed(&mut self.attempt.verify, || Digest::sha256(&blob)),
+        };
         let place = self.place(at, None);
-        Ok(Module { wasm, sha256, place, config: None, fault: None, remarks: Vec::new() })
+        Module { wasm: blob, sha256, place, config: None, fault: None, remarks: Vec::new() }
     }
 
     /// The last layer as an archive; where it has no module, the layer that is one, and where there
@@ -269,7 +262,7 @@ impl<C: Content> Opener<'_, C> {
             let descriptor = &self.manifest.layers[raw];
             let blob = content::get(self.content, descriptor, limit, self.progress).await?;
             self.attempt.verify += blob.verify;
-            return self.raw(raw, blob.bytes).await;
+            return Ok(self.raw(raw, blob.bytes));
         }
         match result {
             Ok((sha256, found)) => {

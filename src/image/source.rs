@@ -45,7 +45,7 @@ pub(crate) async fn with<T: Task>(
         None => Ok(task.of_file(image)),
     };
     match source {
-        Source::File(path) => match file::open(path, options).await? {
+        Source::File(path) => match file::open(path, options)? {
             Opened::Module(module) => bare(module.into_image(reference)),
             Opened::Archive(bytes) => in_archive(path, bytes, None, options, task, watch).await,
         },
@@ -57,17 +57,17 @@ pub(crate) async fn with<T: Task>(
             }
         },
         Source::Archive { path, selector } => {
-            let bytes = file::archive(path).await?;
+            let bytes = file::archive(path)?;
             in_archive(path, bytes, selector.as_ref(), options, task, watch).await
         }
         Source::Directory(path) => {
-            let directory = layout::Layout::open_flat(path).await?;
-            let named = directory.only_image().await?;
+            let directory = layout::Layout::open_flat(path)?;
+            let named = directory.only_image()?;
             task.run(&directory, named, watch).await
         }
         Source::Url(module) => bare(url::fetch(module, reference, options, task.progress()).await?),
         Source::OciLayout { path, selector } => {
-            let layout = layout::Layout::open(path).await?;
+            let layout = layout::Layout::open(path)?;
             let named = layout.select(selector.as_ref()).await?;
             task.run(&layout, named, watch).await
         }

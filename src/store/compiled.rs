@@ -51,7 +51,7 @@ pub(super) fn verify(file: &mut File, name: &str) -> io::Result<String> {
     let length = file.metadata()?.len();
     let code = length.checked_sub(TRAILER_BYTES as u64).ok_or_else(wrong)?;
     let mut digest = CodeDigest::new();
-    let mut piece = vec![0; 128 << 10];
+    let mut piece = vec![0; 32 << 10];
     let mut left = code;
     while left > 0 {
         let most = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));

@@ -7,7 +7,7 @@ use std::{
 
 use wasmtime::{Engine, Module};
 
-use super::engine::{Compiler, build_engine};
+use super::engine::{Build, Compiler, shared_engine};
 use crate::store::{Compiled, Store};
 
 /// What a store has of one module in compiled form.
@@ -48,7 +48,7 @@ impl Artifacts {
         let ran = if compiler == asked.as_str() { asked } else { Compiler::CraneliftFast };
         let other = match ran {
             ran if ran == asked => None,
-            ran => Some(build_engine(ran, parallel).ok()?),
+            compiler => Some(shared_engine(Build { compiler, parallel, fuel: false }).ok()?),
         };
         let engine = other.as_ref().unwrap_or(engine);
         // SAFETY: wasmtime wants code that it compiled itself and that does not change. This program

@@ -1,6 +1,10 @@
 //! Engine configuration: the fast one for the gate, the optimising one for the bench.
 
-use std::fmt;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Mutex, PoisonError},
+};
 
 use wasmtime::{
     Collector, Config, Engine as WasmtimeEngine, OptLevel, RegallocAlgorithm, Strategy,
@@ -60,16 +64,34 @@ pub fn build_engine(compiler: Compiler, parallel: bool) -> wasmtime::Result<Wasm
     WasmtimeEngine::new(&config(compiler, parallel))
 }
 
-/// The same, with fuel counted: its code is larger and slower.
+/// How an engine is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Build {
+    pub compiler: Compiler,
+    pub parallel: bool,
+    /// Whether fuel is counted: the code is larger and slower.
+    pub fuel: bool,
+}
+
+/// Engines are kept: to build one takes as long as to run a small module.
+static ENGINES: Mutex<Option<HashMap<Build, WasmtimeEngine>>> = Mutex::new(None);
+
+/// The process's engine of this build.
 ///
 /// # Errors
 ///
 /// As [`build_engine`].
-pub fn build_metered_engine(
-    compiler: Compiler,
-    parallel: bool,
-) -> wasmtime::Result<WasmtimeEngine> {
-    WasmtimeEngine::new(config(compiler, parallel).consume_fuel(true))
+pub(super) fn shared_engine(build: Build) -> wasmtime::Result<WasmtimeEngine> {
+    let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let engines = engines.get_or_insert_default();
+    if let Some(engine) = engines.get(&build) {
+        return Ok(engine.clone());
+    }
+    let mut config = config(build.compiler, build.parallel);
+    config.consume_fuel(build.fuel);
+    let engine = WasmtimeEngine::new(&config)?;
+    engines.insert(build, engine.clone());
+    Ok(engine)
 }
 
 fn config(compiler: Compiler, parallel: bool) -> Config {

@@ -1,7 +1,19 @@
 //! A thread for guests: their stack is larger than what threads usually get.
 
+use std::{
+    cell::Cell,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    thread::{Builder, JoinHandle},
+};
+
 /// Bytes of stack that a thread needs to run guests: wasm's own and the host's under it.
 const STACK_BYTES: usize = 16 << 20;
+
+thread_local! {
+    /// Whether this thread was started with that much.
+    static IS_FOR_GUESTS: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Why work on a thread for guests came to no end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,19 +26,70 @@ pub enum GuestThreadError {
     Panicked,
 }
 
-/// Runs `work` on a thread with enough stack for guests.
+/// Starts a thread on which guests can run: [`on_a_guest_thread`] stays on it.
+///
+/// # Errors
+///
+/// Where the system gives no thread.
+pub fn spawn_for_guests<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    builder(name).spawn(marked(work))
+}
+
+/// Runs `work` with enough stack for guests: here, if this thread was started by
+/// [`spawn_for_guests`], and otherwise on a thread of its own.
 ///
 /// # Errors
 ///
 /// Where there is no thread to be had, or the work itself fails.
 pub fn on_a_guest_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, GuestThreadError> {
+    if IS_FOR_GUESTS.get() {
+        // As if it were another thread: what it leaves half done is not looked at again.
+        return catch_unwind(AssertUnwindSafe(work)).map_err(|_| GuestThreadError::Panicked);
+    }
     std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .name("filtergate-guest".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, work)
+        builder("filtergate-guest")
+            .spawn_scoped(scope, marked(work))
             .map_err(|error| GuestThreadError::Spawn(error.to_string()))?
             .join()
             .map_err(|_| GuestThreadError::Panicked)
     })
+}
+
+fn builder(name: &str) -> Builder {
+    Builder::new().name(name.to_owned()).stack_size(STACK_BYTES)
+}
+
+fn marked<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    || {
+        IS_FOR_GUESTS.set(true);
+        work()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::current;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_for_guests_needs_no_other() {
+        let on_one = || {
+            let here = current().id();
+            on_a_guest_thread(|| current().id() == here)
+        };
+        assert_eq!(on_one(), Ok(false));
+        assert_eq!(spawn_for_guests("guests", on_one).unwrap().join().unwrap(), Ok(true));
+    }
+
+    #[test]
+    fn a_panic_stays_on_the_thread() {
+        let failing = || on_a_guest_thread(|| assert!(!IS_FOR_GUESTS.get(), "of a test"));
+        assert_eq!(failing(), Err(GuestThreadError::Panicked));
+        let there = spawn_for_guests("guests", failing).unwrap();
+        assert_eq!(there.join().unwrap(), Err(GuestThreadError::Panicked));
+    }
 }

@@ -14,9 +14,8 @@ mod time_limit;
 mod trap;
 
 pub use artifacts::Artifacts;
-pub use engine::{Compiler, build_engine, build_metered_engine};
-pub use guest_thread::{GuestThreadError, on_a_guest_thread};
+pub use engine::{Compiler, build_engine};
+pub use guest_thread::{GuestThreadError, on_a_guest_thread, spawn_for_guests};
 pub use instance::{CallFailure, Callbacks, EndOfCall, Headers, Instance};
 pub use template::{CompileError, InstantiateError, InstantiateErrorKind, Template, VmOptions};
-pub use ticker::Ticker;
 pub use trap::{Trap, TrapKind};

@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     artifacts::Artifacts,
-    engine::{Compiler, build_engine, build_metered_engine},
+    engine::{Build, Compiler, shared_engine},
     instance::Instance,
     ticker::Ticker,
     time_limit::TimeLimit,
@@ -32,6 +32,8 @@ pub struct VmOptions {
     pub trace: bool,
     /// Whether the fuel that guests use is counted, which makes them slower.
     pub fuel: bool,
+    /// Whether a module may be compiled on all cores, for which the others are not busy otherwise.
+    pub parallel: bool,
 }
 
 impl Default for VmOptions {
@@ -41,6 +43,7 @@ impl Default for VmOptions {
             callback_timeout: Duration::from_secs(1),
             trace: false,
             fuel: false,
+            parallel: true,
         }
     }
 }
@@ -127,7 +130,7 @@ impl Template {
         artifacts: Option<&Artifacts>,
         clock: &mut PhaseClock,
     ) -> Result<Self, CompileError> {
-        let parallel = facts.code_bytes > PARALLEL_CODE_BYTES;
+        let parallel = options.parallel && facts.code_bytes > PARALLEL_CODE_BYTES;
         // What counts fuel is of use to nobody else.
         let artifacts = artifacts.filter(|_| !options.fuel);
         let engines = Engines { parallel, fuel: options.fuel };
@@ -271,7 +274,7 @@ fn machine(error: wasmtime::Error) -> CompileError {
     CompileError::Machine(format!("{error:#}"))
 }
 
-/// How engines are built.
+/// Which engines of a compiler.
 #[derive(Clone, Copy)]
 struct Engines {
     parallel: bool,
@@ -279,9 +282,9 @@ struct Engines {
 }
 
 impl Engines {
-    fn build(self, compiler: Compiler) -> wasmtime::Result<Engine> {
-        let build = if self.fuel { build_metered_engine } else { build_engine };
-        build(compiler, self.parallel)
+    fn of(self, compiler: Compiler) -> wasmtime::Result<Engine> {
+        let Self { parallel, fuel } = self;
+        shared_engine(Build { compiler, parallel, fuel })
     }
 }
 
@@ -294,7 +297,7 @@ fn obtain(
     clock: &mut PhaseClock,
 ) -> Result<(Compiler, Module), CompileError> {
     let watch = Stopwatch::process();
-    let engine = engines.build(asked).map_err(machine)?;
+    let engine = engines.of(asked).map_err(machine)?;
     let found = artifacts.and_then(|artifacts| artifacts.load(asked, &engine, engines.parallel));
     if let Some(found) = found {
         clock.add(Phase::Artifact, watch.elapsed());
@@ -325,7 +328,7 @@ fn compile(
         return Err(unsupported(first));
     }
     let substitute = Compiler::CraneliftFast;
-    let engine = engines.build(substitute).map_err(unsupported)?;
+    let engine = engines.of(substitute).map_err(unsupported)?;
     Module::from_binary(&engine, bytes).map(|module| (substitute, module)).map_err(unsupported)
 }
 

@@ -1,20 +1,58 @@
-//! The clock behind time limits: it advances an engine's epoch while guests may run.
+//! The clock behind time limits: it advances the epochs of engines while guests may run.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    thread::JoinHandle,
+    io,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
     time::Duration,
 };
 
 use wasmtime::Engine;
 
-/// How often the epoch advances.
+/// How often epochs advance.
 pub const TICK: Duration = Duration::from_millis(10);
 
-/// A thread that advances the epoch of an engine until it is dropped.
+/// The engines that somebody needs ticks of, each with their number.
+struct Clock {
+    state: Mutex<State>,
+    wanted: Condvar,
+}
+
+struct State {
+    has_thread: bool,
+    engines: Vec<(Engine, usize)>,
+}
+
+/// One for the process: a thread for each module would take longer to start than a small module runs.
+static CLOCK: Clock = Clock {
+    state: Mutex::new(State { has_thread: false, engines: Vec::new() }),
+    wanted: Condvar::new(),
+};
+
+impl Clock {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut state = self.lock();
+        loop {
+            if state.engines.is_empty() {
+                state = self.wanted.wait(state).unwrap_or_else(PoisonError::into_inner);
+            } else {
+                drop(state);
+                thread::sleep(TICK);
+                state = self.lock();
+                state.engines.iter().for_each(|(engine, _)| engine.increment_epoch());
+            }
+        }
+    }
+}
+
+/// Has the epoch of an engine advance, once for each [`TICK`] however many there are of the same
+/// engine, until it is dropped.
 pub struct Ticker {
-    stop: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
+    engine: Engine,
 }
 
 impl Ticker {
@@ -23,35 +61,31 @@ impl Ticker {
     /// # Errors
     ///
     /// Where the system gives no thread: without one no limit would hold.
-    pub fn start(engine: &Engine) -> std::io::Result<Self> {
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let (engine, signal) = (engine.weak(), Arc::clone(&stop));
-        let thread =
-            std::thread::Builder::new().name("filtergate-epoch".to_owned()).spawn(move || {
-                let (stopped, condvar) = &*signal;
-                let mut stopped = stopped.lock().unwrap_or_else(PoisonError::into_inner);
-                while !*stopped {
-                    stopped = condvar
-                        .wait_timeout(stopped, TICK)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0;
-                    match engine.upgrade() {
-                        Some(engine) => engine.increment_epoch(),
-                        None => break,
-                    }
-                }
-            })?;
-        Ok(Self { stop, thread: Some(thread) })
+    pub fn start(engine: &Engine) -> io::Result<Self> {
+        let mut state = CLOCK.lock();
+        if !state.has_thread {
+            thread::Builder::new().name("filtergate-epoch".to_owned()).spawn(|| CLOCK.run())?;
+            state.has_thread = true;
+        }
+        match state.engines.iter_mut().find(|(known, _)| Engine::same(known, engine)) {
+            Some((_, tickers)) => *tickers += 1,
+            None => state.engines.push((engine.clone(), 1)),
+        }
+        drop(state);
+        CLOCK.wanted.notify_one();
+        Ok(Self { engine: engine.clone() })
     }
 }
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.1.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // A ticker that panicked has nothing left to stop.
-            let _ = thread.join();
+        let mut state = CLOCK.lock();
+        let at = state.engines.iter().position(|(known, _)| Engine::same(known, &self.engine));
+        if let Some(at) = at {
+            state.engines[at].1 -= 1;
+            if state.engines[at].1 == 0 {
+                state.engines.swap_remove(at);
+            }
         }
     }
 }
