@@ -1,8 +1,9 @@
 //! `filtergate bench`.
 
+mod candidate;
+
 use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -13,33 +14,24 @@ use tokio::runtime::Runtime;
 use crate::{
     CheckOptions,
     bench::{
-        self, BenchReport, Busyness, Fingerprint, LoadConditions, LoadFailed, Phase, PhaseClock,
-        Plan, Subject, Traffic,
+        self, BenchReport, Busyness, Fingerprint, Plan, Traffic,
         baseline::{self, BaselineError},
         budget::Budget,
         gate::{self, Thresholds},
-        report::{InEnvoy, Measured, ModuleSize, SCHEMA},
-        scale::Axis,
+        report::{Measured, SCHEMA},
     },
-    exercise::Filter,
-    host::{Environment, Plugin},
-    image::{self, Image, NoProgress, Source},
-    parity,
-    report::{
-        bench as show, html,
-        human::{self, Detail},
-        json::Layout,
-    },
-    verdict::Verdict,
-    vm::Compiler,
+    host::Environment,
+    report::{bench as show, html, json::Layout},
 };
 
 use super::{
     CliError,
     exit::Exit,
-    fetch, output, progress,
+    fetch, output,
     run::{self, FilterChoice, Format, LoadArgs, ShowArgs},
 };
+
+use candidate::Candidate;
 
 /// Measure what images cost: load by phase, traffic, memory; and compare
 #[derive(Debug, Args)]
@@ -154,19 +146,6 @@ fn percent(text: &str) -> Result<f64, String> {
     if (0.0..=1e6).contains(&number) { Ok(number) } else { Err("write a number from 0".to_owned()) }
 }
 
-/// An Envoy takes long to start.
-const MAX_ENVOY_RUNS: u32 = 5;
-
-/// An image that is to be measured.
-struct Candidate {
-    reference: String,
-    source: Source,
-    image: Arc<Image>,
-    root_ids: Vec<String>,
-    module: ModuleSize,
-    warnings: Vec<String>,
-}
-
 impl Bench {
     /// Checks that the images load, measures them in turns, and compares.
     pub fn execute(&self) -> Result<Exit, CliError> {
@@ -196,7 +175,7 @@ impl Bench {
         let runtime = fetch::runtime(&sources)?;
         let mut candidates = Vec::new();
         for (reference, source) in self.images.iter().zip(sources) {
-            match self.candidate(reference, source, &options, &runtime)? {
+            match Candidate::fetch(reference, source, &options, &runtime) {
                 Ok(candidate) => candidates.push(candidate),
                 Err(exit) => return Ok(exit),
             }
@@ -245,50 +224,6 @@ impl Bench {
         }
         all.sort_by_key(|(_, report)| report.created);
         Ok(all)
-    }
-
-    /// Fetches an image and sees whether it loads. What does not load cannot be measured.
-    fn candidate(
-        &self,
-        reference: &str,
-        source: Source,
-        options: &CheckOptions,
-        runtime: &Runtime,
-    ) -> Result<Result<Candidate, Exit>, CliError> {
-        let bars = progress::progress(true);
-        let fetched = runtime.block_on(image::fetch(&source, reference, &options.fetch, &*bars));
-        let image = match fetched {
-            Ok(image) => image,
-            Err(error) => {
-                let verdict = Verdict::of_image_error(reference, &options.target, &error);
-                return Ok(Err(refuse(&verdict)));
-            }
-        };
-        let verdict = crate::judge(&image, options);
-        let (Some(true), Some(module)) = (verdict.loads, &verdict.module) else {
-            return Ok(Err(refuse(&verdict)));
-        };
-        let mut warnings = Vec::new();
-        let mut root_ids = Vec::new();
-        for root in &verdict.roots {
-            if root.accepted {
-                root_ids.push(root.root_id.clone());
-            } else {
-                let name = human::root_label(&root.root_id);
-                warnings.push(format!("root {name} does not load and was not measured"));
-            }
-        }
-        if root_ids.is_empty() {
-            return Ok(Err(refuse(&verdict)));
-        }
-        let module = ModuleSize {
-            sha256: module.sha256.clone(),
-            size: module.size,
-            functions: module.functions.into(),
-            code_bytes: module.code_bytes,
-        };
-        let reference = reference.to_owned();
-        Ok(Ok(Candidate { reference, source, image: Arc::new(image), root_ids, module, warnings }))
     }
 
     /// Measures every candidate under every compiler, all of them in turns; what was measured, by
@@ -411,89 +346,6 @@ impl Bench {
     }
 }
 
-impl Candidate {
-    fn digest(&self) -> Option<String> {
-        self.image.manifest_digest.as_ref().map(ToString::to_string)
-    }
-
-    fn scale(&self, options: &CheckOptions, runtime: &Runtime) -> Result<Vec<Axis>, CliError> {
-        let subject = self.subject(options, options.vm.compiler, runtime);
-        let is_http = options.filter == Filter::Http;
-        bench::scale::scale(&self.image.wasm, &subject.conditions, is_http)
-            .map_err(|error| CliError::NotMeasured(format!("--scale: {error}")))
-    }
-
-    /// The first root in a real Envoy.
-    fn in_envoy(
-        &self,
-        envoy: &Path,
-        options: &CheckOptions,
-        runs: u32,
-    ) -> Result<InEnvoy, CliError> {
-        let text = |bytes: &[u8]| {
-            String::from_utf8(bytes.to_vec()).map_err(|_| {
-                CliError::Usage(
-                    "--envoy: a configuration that is not UTF-8 cannot be given to Envoy"
-                        .to_owned(),
-                )
-            })
-        };
-        let setup = parity::Setup {
-            filter: options.filter,
-            module: Some(self.image.wasm.clone()),
-            root_id: self.root_ids[0].clone(),
-            configuration: text(&options.configuration)?,
-            vm_configuration: text(&options.vm_configuration)?,
-            environment_variables: options.environment_variables.clone(),
-            allowed_capabilities: options.allowed_capabilities.clone(),
-            allow_on_headers_stop_iteration: options.allow_on_headers_stop_iteration,
-            ..parity::Setup::default()
-        };
-        parity::load_times(envoy, &setup, runs.min(MAX_ENVOY_RUNS) as usize)
-            .map_err(|error| CliError::NotMeasured(format!("--envoy: {error}")))
-    }
-
-    fn subject<'a>(
-        &'a self,
-        options: &'a CheckOptions,
-        compiler: Compiler,
-        runtime: &'a Runtime,
-    ) -> Subject<'a> {
-        let plugins = self.root_ids.iter().map(|root_id| Plugin {
-            name: crate::PLUGIN_NAME.to_owned(),
-            root_id: root_id.clone(),
-            vm_id: String::new(),
-            configuration: options.configuration.clone(),
-            vm_configuration: options.vm_configuration.clone(),
-            environment_variables: options.environment_variables.clone(),
-            allowed_capabilities: options.allowed_capabilities.clone(),
-            allow_on_headers_stop_iteration: options.allow_on_headers_stop_iteration,
-        });
-        let mut vm = options.vm.clone();
-        vm.compiler = compiler;
-        let conditions = LoadConditions {
-            target: options.target.clone(),
-            vm,
-            plugins: plugins.collect(),
-            environment: options.environment.clone(),
-        };
-        // A registry is not asked over and over.
-        let is_remote = !self.source.is_read_again();
-        let bytes = move |clock: &mut PhaseClock| {
-            if is_remote {
-                return Ok(self.image.wasm.clone());
-            }
-            let again = image::fetch(&self.source, &self.reference, &options.fetch, &NoProgress);
-            let image = runtime.block_on(again).map_err(|error| LoadFailed(error.to_string()))?;
-            clock.add(Phase::Fetch, image.fetch);
-            clock.add(Phase::Verify, image.verify);
-            Ok(image.wasm)
-        };
-        let fetched_once = is_remote.then_some((self.image.fetch, self.image.verify));
-        Subject { conditions, bytes: Box::new(bytes), fetched_once }
-    }
-}
-
 /// A digest of what a measurement depends on besides image, engine and machine.
 fn conditions(options: &CheckOptions, plan: &Plan) -> String {
     let text = format!(
@@ -515,15 +367,4 @@ fn conditions(options: &CheckOptions, plan: &Plan) -> String {
 
 fn not_there(error: BaselineError) -> CliError {
     CliError::Usage(crate::report::escape::escape(&error.to_string()).into_owned())
-}
-
-/// There is nothing to measure: the verdict says why, on standard error, since it is not the
-/// result that was asked for.
-fn refuse(verdict: &Verdict) -> Exit {
-    output::print_error(&human::render(verdict, Detail::Normal, false));
-    output::print_error("error: only a module that loads can be measured; see the verdict above\n");
-    match Exit::of(verdict) {
-        Exit::Pass => Exit::NothingTested,
-        exit => exit,
-    }
 }

@@ -1,0 +1,220 @@
+//! What was measured under each compiler: counters, times, workers, and the compilers side by side.
+
+use crate::{
+    bench::report::{Measured, TimesPair},
+    host::Counters,
+    report::{
+        escape::{escape, quote},
+        human::root_label,
+        units,
+    },
+};
+
+use super::cells::{table, thousands, words};
+
+pub(super) fn counters_table(measured: &Measured, callbacks: bool) -> String {
+    let mut rows = vec![words(&[
+        "",
+        "fuel",
+        "host calls",
+        "to host",
+        "to guest",
+        "allocations",
+        "allocated",
+        "memory",
+    ])];
+    let several = measured.roots.len() > 1;
+    let memory = |stage: &str, root: usize| {
+        let stages = measured.roots.get(root).map_or(&[][..], |root| &root.memory);
+        let pages = stages.iter().find(|memory| memory.stage == stage).map(|memory| memory.pages);
+        pages.map_or(String::new(), |pages| units::count(pages as usize, "page"))
+    };
+    let of_root = |root_id: Option<&str>| {
+        let all = measured.roots.iter();
+        all.into_iter().position(|root| Some(root.root_id.as_str()) == root_id).unwrap_or(0)
+    };
+    let phases = &measured.load.phases;
+    for phase in phases.iter().filter(|phase| phase.counters.fuel.is_some()) {
+        let name = phase.name.as_str();
+        let root_id = phase.root_id.as_deref();
+        let label = match root_id {
+            Some(root_id) if several => format!("{name} of {}", root_label(root_id)),
+            _ => name.to_owned(),
+        };
+        rows.push(counter_row(label, &phase.counters, memory(name, of_root(root_id))));
+    }
+    for (index, root) in measured.roots.iter().enumerate() {
+        for exchange in &root.exchanges {
+            let mut label = format!("exchange {}", quote(&exchange.name));
+            if several {
+                label.push_str(&format!(" of {}", root_label(&root.root_id)));
+            }
+            if let Some(why) = &exchange.failed {
+                rows.push(vec![format!("{label}: not measured, {}", escape(why))]);
+                continue;
+            }
+            rows.push(counter_row(label, &exchange.counters, memory("exchanges", index)));
+            for row in exchange.callbacks.iter().filter(|_| callbacks) {
+                let times =
+                    if row.calls == 1 { String::new() } else { format!(" ×{}", row.calls) };
+                let label = format!("  {}{times}", row.name);
+                rows.push(counter_row(label, &row.counters, String::new()));
+            }
+        }
+    }
+    let unsteady: Vec<_> = measured
+        .roots
+        .iter()
+        .flat_map(|root| &root.exchanges)
+        .filter(|exchange| !exchange.steady)
+        .map(|exchange| quote(&exchange.name))
+        .collect();
+    let mut out = format!(
+        "\nexact counters, by {}, which made {} of machine code of it\n{}",
+        measured.compiler,
+        units::size(measured.compiled_bytes),
+        table(&rows)
+    );
+    if !unsteady.is_empty() {
+        out.push_str(&format!(
+            "these exchanges cost something else each time (the median is shown): {}\n",
+            unsteady.join(", ")
+        ));
+    }
+    out
+}
+
+fn counter_row(label: String, counters: &Counters, memory: String) -> Vec<String> {
+    let Counters { fuel, host_calls, bytes_to_host, bytes_to_guest, allocations, allocated_bytes } =
+        *counters;
+    vec![
+        label,
+        fuel.map_or("-".to_owned(), thousands),
+        thousands(host_calls),
+        units::size(bytes_to_host),
+        units::size(bytes_to_guest),
+        thousands(allocations),
+        units::size(allocated_bytes),
+        memory,
+    ]
+}
+
+pub(super) fn times_table(measured: &Measured, callbacks: bool) -> String {
+    let load = &measured.load;
+    let mut rows = vec![words(&[
+        "",
+        "wall median",
+        "95 % interval",
+        "min",
+        "CPU median",
+        "95 % interval",
+        "min",
+        "outliers",
+    ])];
+    let several = measured.roots.len() > 1;
+    for phase in &load.phases {
+        let name = phase.name.as_str();
+        let label = match &phase.root_id {
+            Some(root_id) if several => format!("{name} of {}", root_label(root_id)),
+            _ => name.to_owned(),
+        };
+        rows.push(time_row(label, &phase.times));
+    }
+    rows.push(time_row("total".to_owned(), &load.total));
+    for root in &measured.roots {
+        for exchange in root.exchanges.iter().filter(|exchange| exchange.failed.is_none()) {
+            let mut label = format!("exchange {}", quote(&exchange.name));
+            if several {
+                label.push_str(&format!(" of {}", root_label(&root.root_id)));
+            }
+            rows.push(time_row(label, &exchange.times));
+            for row in exchange.callbacks.iter().filter(|_| callbacks) {
+                let mut cells = vec![format!("  {}", row.name), units::time(row.wall_ns)];
+                cells.extend([String::new(), String::new(), units::time(row.cpu_ns)]);
+                rows.push(cells);
+            }
+        }
+    }
+    let mut out = format!(
+        "\ntimes of {} after {} of warm-up, compiled with {}\n{}",
+        units::count(load.runs, "cold load"),
+        load.warmup,
+        measured.compiler,
+        table(&rows)
+    );
+    if load.fetched_once {
+        out.push_str(
+            "fetch and verify were measured once, over the network, and are not in the total\n",
+        );
+    }
+    out
+}
+
+fn time_row(label: String, times: &TimesPair) -> Vec<String> {
+    let mut cells = vec![label];
+    let (Some(wall), Some(cpu)) = (times.wall_ns.summary, times.cpu_ns.summary) else {
+        cells.push("not measured".to_owned());
+        return cells;
+    };
+    for summary in [wall, cpu] {
+        cells.push(units::time(summary.median));
+        cells.push(format!("{} … {}", units::time(summary.low), units::time(summary.high)));
+        cells.push(units::time(summary.min));
+    }
+    cells.push(format!("{} of {}", cpu.outliers.max(wall.outliers), times.cpu_ns.samples.len()));
+    cells
+}
+
+pub(super) fn workers_line(measured: &Measured) -> String {
+    let Some(workers) = &measured.workers else { return String::new() };
+    let resident = match workers.resident_bytes {
+        Some(bytes) => format!("; the process has {} more in RAM", units::size(bytes)),
+        None => String::new(),
+    };
+    format!(
+        "\n{} workers: {} of wasm memory in each, {} together{resident}; one starts in {} ({} of CPU)\n",
+        workers.count,
+        units::size(workers.memory_bytes_each),
+        units::size(workers.memory_bytes),
+        units::time(workers.start.wall_ns.median()),
+        units::time(workers.start.cpu_ns.median()),
+    )
+}
+
+/// What several compilers make of the same module. Fuel is not among it: it does not mean the same.
+pub(super) fn side_by_side(all: &[Measured]) -> String {
+    let [first, _, ..] = all else { return String::new() };
+    let mut head = vec![String::new()];
+    head.extend(all.iter().map(|measured| measured.compiler.clone()));
+    let mut rows = vec![head];
+    let mut row = |label: String, value: &dyn Fn(&Measured) -> Option<String>| {
+        let mut cells = vec![label];
+        cells.extend(all.iter().map(|measured| value(measured).unwrap_or("-".to_owned())));
+        rows.push(cells);
+    };
+    row("machine code".to_owned(), &|measured| Some(units::size(measured.compiled_bytes)));
+    for (index, phase) in first.load.phases.iter().enumerate() {
+        let name = phase.name.as_str();
+        let root_id = phase.root_id.as_deref().filter(|_| first.roots.len() > 1);
+        let of = root_id.map_or(String::new(), |id| format!(" of {}", root_label(id)));
+        row(format!("{name}{of}, CPU"), &|measured| {
+            Some(units::time(measured.load.phases.get(index)?.times.cpu_ns.median()))
+        });
+    }
+    row("total, CPU".to_owned(), &|measured| {
+        Some(units::time(measured.load.total.cpu_ns.median()))
+    });
+    for (root, of_root) in first.roots.iter().enumerate() {
+        for (index, exchange) in of_root.exchanges.iter().enumerate() {
+            let of = match first.roots.len() {
+                1 => String::new(),
+                _ => format!(" of {}", root_label(&of_root.root_id)),
+            };
+            row(format!("exchange {}{of}, CPU", quote(&exchange.name)), &|measured| {
+                let exchange = measured.roots.get(root)?.exchanges.get(index)?;
+                Some(units::time(exchange.times.cpu_ns.summary?.median))
+            });
+        }
+    }
+    format!("\nside by side\n{}", table(&rows))
+}
