@@ -15,7 +15,11 @@ use filtergate::{
     },
     exercise::smoke_exchanges,
     host::{Environment, Plugin},
-    report::{bench::Bench, html},
+    report::{
+        bench::{Bench, render_human, render_json},
+        html,
+        json::Layout,
+    },
     target::Target,
     vm::{Compiler, VmOptions},
 };
@@ -97,6 +101,7 @@ fn measure(wasm: &[u8], compiler: Compiler) -> BenchReport {
         measured,
         scale: Vec::new(),
         in_envoy: None,
+        instructions_not_counted: None,
         busyness,
         warnings: Vec::new(),
     }
@@ -240,6 +245,65 @@ fn the_page_takes_nothing_from_elsewhere_and_shows_text_as_text() {
         assert!(page.contains(part), "{part}");
     }
     assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+}
+
+#[test]
+fn instructions_are_shown_or_why_there_are_none() {
+    let mut report = measure(&SAME.wasm(), Compiler::Winch);
+    let shown = |report: &BenchReport| {
+        let report = report.clone();
+        let bench = Bench { report, comparisons: Vec::new(), budgets: Vec::new() };
+        let page = html::render(std::slice::from_ref(&bench), &[]);
+        let text = render_human(&bench, false, false);
+        let json = render_json(bench, Layout::Pretty);
+        (text, page, serde_json::from_str::<serde_json::Value>(&json).unwrap())
+    };
+    report.measured[0].load.phases.iter_mut().for_each(|phase| phase.times.instructions = None);
+    report.instructions_not_counted = Some("set <this>".to_owned());
+    let (text, page, json) = shown(&report);
+    assert_eq!(text.matches("hardware instructions: not available (set <this>)\n").count(), 1);
+    assert!(page.contains("hardware instructions: not available (set &lt;this&gt;)"));
+    assert_eq!(json["instructions_not_counted"], "set <this>");
+    let phase = &json["measured"][0]["load"]["phases"][0];
+    assert_eq!(phase.get("instructions"), Some(&serde_json::Value::Null));
+
+    report.instructions_not_counted = None;
+    let counted = bench::report::Times::of(vec![1_234_567; 3]);
+    report.measured[0].load.total.instructions = Some(counted);
+    let (text, page, json) = shown(&report);
+    assert!(text.contains("\ntotal  1,234,567  1,234,567 … 1,234,567\n"), "{text}");
+    assert!(!text.contains("not available"), "{text}");
+    assert!(page.contains("<h2>Hardware instructions</h2>") && page.contains("<td>1,234,567</td>"));
+    let total = &json["measured"][0]["load"]["total"]["instructions"];
+    assert_eq!((&total["median"], total.get("samples")), (&1_234_567.into(), None));
+
+    // However many they are, the gate says nothing.
+    let mut before = report.clone();
+    before.measured[0].load.total.instructions = Some(bench::report::Times::of(vec![1; 3]));
+    assert_eq!(regressions(&before, &report), Vec::<String>::new());
+}
+
+#[test]
+fn a_measurement_without_later_fields_still_loads() {
+    fn forget(value: &mut serde_json::Value, later: &[&str]) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                fields.retain(|name, _| !later.contains(&name.as_str()));
+                fields.values_mut().for_each(|value| forget(value, later));
+            }
+            serde_json::Value::Array(all) => all.iter_mut().for_each(|value| forget(value, later)),
+            _ => {}
+        }
+    }
+    let report = measure(&SAME.wasm(), Compiler::Winch);
+    let mut older = serde_json::to_value(&report).unwrap();
+    forget(&mut older, &["instructions", "instructions_not_counted"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), older.to_string()).unwrap();
+    let older = bench::baseline::read(file.path()).unwrap().remove(0);
+    assert_eq!(older.instructions_not_counted, None);
+    assert_eq!(older.measured[0].load.total.instructions, None);
+    assert_eq!(regressions(&older, &report), Vec::<String>::new());
 }
 
 /// Processes that keep all cores busy until this goes.

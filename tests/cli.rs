@@ -236,7 +236,33 @@ fn normalized(text: &str) -> String {
     {
         text = format!("{head}\"warnings\": [\"[warnings]\"]{tail}");
     }
-    text.split_inclusive('\n').map(normalized_line).collect()
+    without_instructions(&text).split_inclusive('\n').map(normalized_line).collect()
+}
+
+/// Whether instructions are counted is the machine's business: their table and the words that stand in
+/// for it become the same, as do the numbers in JSON and their absence.
+fn without_instructions(text: &str) -> String {
+    let mut out = String::new();
+    let mut lines = text.split_inclusive('\n').peekable();
+    while let Some(line) = lines.next() {
+        let key = line.find("\"instructions\": ").map(|at| &line[..at]);
+        if line.starts_with("hardware instructions") {
+            out.push_str("hardware instructions [counted, or why not]\n");
+            while lines.next_if(|line| *line != "\n").is_some() {}
+        } else if let Some(indent) = key {
+            let end = match line.trim_end().ends_with('{') {
+                true => {
+                    lines.by_ref().find(|line| line.trim_start().starts_with('}')).unwrap_or(line)
+                }
+                false => line,
+            };
+            let comma = if end.trim_end().ends_with(',') { "," } else { "" };
+            out.push_str(&format!("{indent}\"instructions\": \"[counted or null]\"{comma}\n"));
+        } else {
+            out.push_str(line);
+        }
+    }
+    out
 }
 
 fn normalized_line(line: &str) -> String {
@@ -263,7 +289,16 @@ fn normalized_line(line: &str) -> String {
         }
     }
     // What is no whole number or no number at all.
-    for field in ["load_average", "busy", "stolen", "seconds", "cpu", "engine", "slower_machine"] {
+    for field in [
+        "load_average",
+        "busy",
+        "stolen",
+        "seconds",
+        "cpu",
+        "engine",
+        "slower_machine",
+        "instructions_not_counted",
+    ] {
         let key = format!("\"{field}\": ");
         if let Some((head, rest)) = line.split_once(&key) {
             let comma = if rest.trim_end().ends_with(',') { "," } else { "" };

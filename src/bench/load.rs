@@ -251,8 +251,14 @@ fn phase_cost(
     })
 }
 
-/// Wall and CPU times as two series.
+/// Wall times, CPU times and instructions as series; instructions where each of `times` has them.
 pub(super) fn pair(times: impl Iterator<Item = PhaseTime>) -> TimesPair {
-    let (wall, cpu) = times.map(|time| (time.wall_ns, time.cpu_ns)).unzip();
-    TimesPair { wall_ns: Times::of(wall), cpu_ns: Times::of(cpu) }
+    let times: Vec<_> = times.collect();
+    let of = |value: fn(&PhaseTime) -> u64| Times::of(times.iter().map(value).collect());
+    let instructions: Option<Vec<u64>> = times.iter().map(|time| time.instructions).collect();
+    TimesPair {
+        wall_ns: of(|time| time.wall_ns),
+        cpu_ns: of(|time| time.cpu_ns),
+        instructions: instructions.filter(|counts| !counts.is_empty()).map(Times::of),
+    }
 }

@@ -18,7 +18,7 @@ mod steady;
 mod traffic;
 mod warnings;
 
-pub use crate::timing::PhaseTime;
+pub use crate::timing::{NotCounted, PhaseTime, count_instructions};
 pub use load::{Bytes, ColdLoad, LoadConditions, LoadFailed, Subject, cold_load};
 pub use machine::{Busyness, Fingerprint, Machine};
 pub use measure::{Plan, measure};

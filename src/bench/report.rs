@@ -40,6 +40,10 @@ pub struct BenchReport {
     /// The same module in a real Envoy, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub in_envoy: Option<InEnvoy>,
+    /// Why the processor's instructions were not counted; `None` where they were, and in measurements
+    /// by an older filtergate.
+    #[serde(default)]
+    pub instructions_not_counted: Option<String>,
     /// How busy the machine was.
     pub busyness: Busyness,
     /// What a reader of the numbers should know before relying on them.
@@ -133,16 +137,20 @@ pub struct PhaseCost {
     pub counters: Counters,
 }
 
-/// Wall and CPU time of the same thing.
+/// Wall and CPU time of the same thing, and the instructions beside them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TimesPair {
     /// Wall time, nanoseconds.
     pub wall_ns: Times,
     /// CPU time, nanoseconds.
     pub cpu_ns: Times,
+    /// Instructions in user mode by the processor's counter, of all threads. `None` where they were not
+    /// counted, see [`BenchReport::instructions_not_counted`].
+    #[serde(default)]
+    pub instructions: Option<Times>,
 }
 
-/// Times, nanoseconds.
+/// Samples of one quantity, in nanoseconds or in instructions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Times {
     /// What they say; `None` without any.
@@ -250,6 +258,9 @@ impl BenchReport {
         let forget = |pair: &mut TimesPair| {
             pair.wall_ns.samples.clear();
             pair.cpu_ns.samples.clear();
+            if let Some(instructions) = &mut pair.instructions {
+                instructions.samples.clear();
+            }
         };
         for measured in &mut self.measured {
             measured.reference_ns.samples.clear();

@@ -114,7 +114,7 @@ fn batch_size(worker: &mut Loaded, traffic: &Traffic, stream: usize) -> Option<u
 }
 
 impl Lane {
-    /// The time of one stream, over a batch. `None` where one fails: what a failed VM takes is no
+    /// What one stream takes, over a batch. `None` where one fails: what a failed VM takes is no
     /// cost of the filter's.
     fn run(&self, worker: &mut Loaded, traffic: &Traffic) -> Option<PhaseTime> {
         for _ in 0..WARM_UP_STREAMS {
@@ -124,8 +124,7 @@ impl Lane {
         for _ in 0..self.batch {
             traffic.run(self.stream, worker).ok()?;
         }
-        let PhaseTime { wall_ns, cpu_ns } = watch.elapsed();
-        Some(PhaseTime { wall_ns: wall_ns / self.batch, cpu_ns: cpu_ns / self.batch })
+        Some(watch.elapsed().of_each(self.batch))
     }
 }
 

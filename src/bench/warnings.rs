@@ -82,6 +82,7 @@ mod tests {
         let pair = |samples: Vec<u64>| TimesPair {
             wall_ns: Times::of(samples.clone()),
             cpu_ns: Times::of(samples),
+            instructions: None,
         };
         let phases = vec![PhaseCost {
             name: Phase::Configure,

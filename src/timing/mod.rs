@@ -1,11 +1,15 @@
-//! Wall and CPU time of pieces of work.
+//! Wall and CPU time of pieces of work, and the instructions that they took where those are counted.
+
+mod instructions;
 
 use std::{
     ops::AddAssign,
     time::{Duration, Instant},
 };
 
-/// Wall and CPU time, in nanoseconds.
+pub use instructions::{NotCounted, count_instructions};
+
+/// Wall and CPU time, in nanoseconds, and instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PhaseTime {
     /// Wall time.
@@ -14,12 +18,19 @@ pub struct PhaseTime {
     /// awaits is counted wherever it runs; of the thread alone for hashing and unpacking, beside
     /// which a transfer may go on. 0 where the system does not tell it.
     pub cpu_ns: u64,
+    /// Instructions in user mode, of the whole process. `None` where [`count_instructions`] was not
+    /// called or says why they are not counted.
+    pub instructions: Option<u64>,
 }
 
 impl AddAssign for PhaseTime {
     fn add_assign(&mut self, other: Self) {
         self.wall_ns += other.wall_ns;
         self.cpu_ns += other.cpu_ns;
+        self.instructions = match (self.instructions, other.instructions) {
+            (Some(one), Some(other)) => Some(one + other),
+            (one, other) => one.or(other),
+        };
     }
 }
 
@@ -29,6 +40,18 @@ impl PhaseTime {
         Self {
             wall_ns: self.wall_ns.saturating_sub(part.wall_ns),
             cpu_ns: self.cpu_ns.saturating_sub(part.cpu_ns),
+            instructions: self
+                .instructions
+                .map(|all| all.saturating_sub(part.instructions.unwrap_or(0))),
+        }
+    }
+
+    /// What each of so many equal pieces takes, when they took this together.
+    pub(crate) fn of_each(self, pieces: u64) -> Self {
+        Self {
+            wall_ns: self.wall_ns / pieces,
+            cpu_ns: self.cpu_ns / pieces,
+            instructions: self.instructions.map(|all| all / pieces),
         }
     }
 }
@@ -66,6 +89,7 @@ pub(crate) struct Stopwatch {
     start: Instant,
     clock: CpuClock,
     cpu_start: u64,
+    instructions_start: Option<u64>,
 }
 
 impl Stopwatch {
@@ -93,14 +117,20 @@ impl Stopwatch {
     }
 
     fn with(clock: CpuClock) -> Self {
-        Self { cpu_start: clock.now_ns(), start: Instant::now(), clock }
+        // Read first, so that reading it takes no time that is measured.
+        let instructions_start = match clock {
+            CpuClock::Off => None,
+            CpuClock::Thread | CpuClock::Process => instructions::now(),
+        };
+        Self { cpu_start: clock.now_ns(), start: Instant::now(), clock, instructions_start }
     }
 
     pub(crate) fn elapsed(&self) -> PhaseTime {
-        PhaseTime {
-            wall_ns: u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX),
-            cpu_ns: self.clock.now_ns().saturating_sub(self.cpu_start),
-        }
+        let wall_ns = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let cpu_ns = self.clock.now_ns().saturating_sub(self.cpu_start);
+        let instructions = self.instructions_start.zip(instructions::now());
+        let instructions = instructions.map(|(start, now)| now.saturating_sub(start));
+        PhaseTime { wall_ns, cpu_ns, instructions }
     }
 }
 

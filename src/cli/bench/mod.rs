@@ -132,6 +132,7 @@ Examples:
 -v and --format json have a row for each callback.
 Fuel counts instructions, and is the same from run to run; only fuel of the
 same compiler can be compared. Times are CPU time where something is gated.
+Hardware instructions are shown where the kernel counts them, never gated.
 --budget knows the phases (fetch, verify, parse, compile, link, instantiate,
 start, vm_start, configure), total, cpu-per-exchange, memory, size, code,
 compiled-code, functions, fuel-start, fuel-vm_start, fuel-configure, and
@@ -150,6 +151,8 @@ impl Bench {
     /// Checks that the images load, measures them in turns, and compares.
     pub fn execute(&self) -> Result<Exit, CliError> {
         super::diagnostics::start(self.show.verbose);
+        // Before the threads whose instructions are to be counted.
+        bench::count_instructions();
         let mut options = self.load.options_for_each_compiler()?;
         // Loads are cold here, and nothing is left in the store.
         options.fetch.store = None;
@@ -286,6 +289,7 @@ impl Bench {
             measured,
             scale: Vec::new(),
             in_envoy: None,
+            instructions_not_counted: bench::count_instructions().map(|why| why.to_string()),
             busyness,
             warnings,
         }

@@ -3,6 +3,7 @@
 mod cells;
 mod comparison;
 mod envoy;
+pub(super) mod instructions;
 mod measured;
 mod scale;
 
@@ -61,6 +62,7 @@ pub fn render_human(bench: &Bench, gated: bool, callbacks: bool) -> String {
         out.push_str(&measured::workers_line(measured));
     }
     out.push_str(&measured::side_by_side(&report.measured));
+    out.push_str(&instructions::table(report));
     out.push_str(&scale::tables(&report.scale));
     out.push_str(&envoy::table(report));
     for comparison in &bench.comparisons {

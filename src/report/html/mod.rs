@@ -70,6 +70,7 @@ fn image(out: &mut String, bench: &Bench, history: &[BenchReport]) {
         out.push_str(&format!("<p class=\"warning\">{}</p>\n", text(warning)));
     }
     load(out, report, history);
+    instructions(out, report);
     exchanges(out, report);
     memory(out, report);
     distributions(out, report);
@@ -197,6 +198,22 @@ fn load(out: &mut String, report: &BenchReport, history: &[BenchReport]) {
             measured.load.runs
         ));
         table(out, &rows);
+    }
+}
+
+/// The processor's own count of instructions, or why there is none.
+fn instructions(out: &mut String, report: &BenchReport) {
+    let rows = words::instructions::rows(report);
+    match &report.instructions_not_counted {
+        Some(why) => {
+            let words = words::instructions::not_available(why);
+            out.push_str(&format!("<p class=\"dim\">{}</p>\n", text(&words)));
+        }
+        None if rows.is_empty() => {}
+        None => {
+            out.push_str("<h2>Hardware instructions</h2>\n<p class=\"dim\">In user mode, medians. They are not gated.</p>\n");
+            table(out, &rows);
+        }
     }
 }
 
