@@ -8,7 +8,7 @@ use std::{
 
 use filtergate::{
     bench::{
-        self, BenchReport, Busyness, Fingerprint, LoadConditions, Plan, Subject, Traffic,
+        self, BenchReport, Busyness, Fingerprint, LoadConditions, Phase, Plan, Subject, Traffic,
         budget::Budget,
         gate::{self, Change, Comparison, NotComparable, Thresholds},
         report::{ModuleSize, SCHEMA},
@@ -284,6 +284,51 @@ fn instructions_are_shown_or_why_there_are_none() {
 }
 
 #[test]
+fn a_load_from_the_store_compiles_nothing() {
+    for compiler in [Compiler::Winch, Compiler::CraneliftSpeed] {
+        let report = measure(&SAME.wasm(), compiler);
+        let measured = &report.measured[0];
+        assert_eq!(measured.not_from_store, None);
+        let stored = measured.from_store.as_ref().unwrap();
+        let phase = |load: &bench::report::Load, name| {
+            load.phases.iter().find(|phase| phase.name == name).cloned()
+        };
+        assert!(phase(&measured.load, Phase::Compile).is_some());
+        assert_eq!(phase(&measured.load, Phase::Artifact), None);
+        assert!(phase(stored, Phase::Artifact).is_some());
+        assert_eq!(phase(stored, Phase::Compile), None);
+        let fuel = |load| phase(load, Phase::Configure).unwrap().counters.fuel;
+        assert!(fuel(stored).is_some());
+        assert_eq!(fuel(stored), fuel(&measured.load));
+
+        let bench = Bench { report: report.clone(), comparisons: Vec::new(), budgets: Vec::new() };
+        let page = html::render(std::slice::from_ref(&bench), &[]);
+        let text = render_human(&bench, false, false);
+        for way in ["cold", "from the store"] {
+            let label = format!("{}, {way}", measured.compiler);
+            assert!(page.contains(&format!(">{label}</text>")), "{label}");
+            assert!(text.contains(&format!("  {label}")), "{label}");
+        }
+    }
+}
+
+#[test]
+fn a_slower_load_from_the_store_is_caught() {
+    let mut before = measure(&SAME.wasm(), Compiler::Winch);
+    let mut after = before.clone();
+    for (report, ns) in [(&mut before, 1_000_000), (&mut after, 2_000_000)] {
+        let measured = &mut report.measured[0];
+        measured.reference_ns = bench::report::Times::of(vec![1_000_000; 20]);
+        let total = &mut measured.from_store.as_mut().unwrap().total;
+        total.cpu_ns = bench::report::Times::of(vec![ns; 20]);
+    }
+    let comparison = compare(&before, &after);
+    let worse: Vec<_> = comparison.regressions().map(|worse| worse.place.clone()).collect();
+    let name = Some("from the store".to_owned());
+    assert_eq!(worse, [gate::Place { what: "total", name, root_id: None }]);
+}
+
+#[test]
 fn a_measurement_without_later_fields_still_loads() {
     fn forget(value: &mut serde_json::Value, later: &[&str]) {
         match value {
@@ -297,12 +342,14 @@ fn a_measurement_without_later_fields_still_loads() {
     }
     let report = measure(&SAME.wasm(), Compiler::Winch);
     let mut older = serde_json::to_value(&report).unwrap();
-    forget(&mut older, &["instructions", "instructions_not_counted"]);
+    let later = ["instructions", "instructions_not_counted", "from_store", "not_from_store"];
+    forget(&mut older, &later);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), older.to_string()).unwrap();
     let older = bench::baseline::read(file.path()).unwrap().remove(0);
     assert_eq!(older.instructions_not_counted, None);
     assert_eq!(older.measured[0].load.total.instructions, None);
+    assert_eq!(older.measured[0].from_store, None);
     assert_eq!(regressions(&older, &report), Vec::<String>::new());
 }
 

@@ -509,6 +509,30 @@ fn the_help_fits_a_terminal() {
 }
 
 #[test]
+fn bench_keeps_nothing() {
+    fn files(folder: &Path, all: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { files(&path, all) } else { all.push(path) }
+        }
+    }
+    let fixtures = Fixtures::new();
+    fs::create_dir(fixtures.path("temporary")).unwrap();
+    let words = ["bench", "passes.wasm", "--runs", "1", "--format", "json"];
+    let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+    let output = fixtures.command(&words).env("TMPDIR", "temporary").output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let stored = json["measured"][0]["from_store"]["phases"].as_array().unwrap();
+    assert!(stored.iter().any(|phase| phase["name"] == "artifact"));
+    let mut left = Vec::new();
+    files(&fixtures.path("temporary"), &mut left);
+    files(&fixtures.path("cache"), &mut left);
+    // What marks the folder of a store.
+    left.retain(|path| path.file_name().is_none_or(|name| name != "CACHEDIR.TAG"));
+    assert_eq!(left, Vec::<PathBuf>::new());
+}
+
+#[test]
 fn several_images_make_json_lines() {
     let fixtures = Fixtures::new();
     let words = ["check", "passes.wasm", "empty.wasm", "absent.wasm", "--format", "json"];

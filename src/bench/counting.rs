@@ -48,7 +48,8 @@ pub(super) fn count(
         callback_timeout: conditions.vm.callback_timeout * MORE_TIME,
         ..conditions.vm.clone()
     };
-    let (template, names) = compile(wasm, &conditions.target, &vm, &mut PhaseClock::default())?;
+    let (template, names) =
+        compile(wasm, &conditions.target, &vm, None, &mut PhaseClock::default())?;
     let mut counted = Counted { phases: Vec::new(), roots: Vec::new() };
     for (index, plugin) in conditions.plugins.iter().enumerate() {
         let process = Process::within(conditions.environment.clone()).reproducible();

@@ -21,7 +21,7 @@ use crate::host::Counters;
 
 use super::{
     phase::Phase,
-    report::{BenchReport, Measured, Times, TimesPair},
+    report::{BenchReport, Measured, Times, TimesPair, Way},
     stats::{LEAST_P, median, permutation_test, quantile, ratio_interval},
 };
 
@@ -57,7 +57,7 @@ const STREAM_MARGIN: f64 = 1.0;
 pub struct Place {
     /// `module`, a phase, `total`, `memory` or `exchange`.
     pub what: &'static str,
-    /// The stage of a memory or the name of an exchange.
+    /// The stage of a memory, the name of an exchange, or `from the store` for that total.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The root, where several were measured.
@@ -418,12 +418,20 @@ pub fn times_of(measured: &Measured) -> Vec<(Place, &TimesPair)> {
         (Place { what: phase.name.as_str(), name: None, root_id }, &phase.times)
     });
     let total = (Place { what: "total", name: None, root_id: None }, &measured.load.total);
+    // The other phases are the same as of a cold load.
+    let from_store = measured.from_store.iter().flat_map(|load| {
+        let artifact = load.phases.iter().find(|phase| phase.name == Phase::Artifact);
+        let artifact = artifact.map(|phase| (Phase::Artifact.as_str(), None, &phase.times));
+        let total = ("total", Some(Way::FromStore.as_str().to_owned()), &load.total);
+        let all = artifact.into_iter().chain([total]);
+        all.map(|(what, name, times)| (Place { what, name, root_id: None }, times))
+    });
     let exchanges = measured.roots.iter().flat_map(|root| {
         root.exchanges.iter().map(move |exchange| {
             (of_exchange(&exchange.name, &root.root_id, several), &exchange.times)
         })
     });
-    phases.chain([total]).chain(exchanges).collect()
+    phases.chain([total]).chain(from_store).chain(exchanges).collect()
 }
 
 /// The CPU times that are compared, each with the least difference that counts.

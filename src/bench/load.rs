@@ -1,4 +1,5 @@
-//! One cold load of a module, from its bytes to a configured root, and many of them.
+//! One load of a module, from its bytes to a configured root, and many of them: cold, and from a store
+//! that has the module compiled.
 
 use std::sync::Arc;
 
@@ -7,13 +8,14 @@ use crate::{
     host::{Environment, Plugin, Process},
     target::Target,
     verdict::check_statically,
-    vm::{Template, VmOptions},
+    vm::{Artifacts, Template, VmOptions},
 };
 
 use super::{
     phase::{Phase, PhaseClock},
     reference::Reference,
     report::{Load, PhaseCost, Times, TimesPair},
+    run_store::RunStore,
 };
 use crate::timing::PhaseTime;
 
@@ -49,7 +51,7 @@ pub struct Subject<'a> {
 }
 
 /// A compiled module and the time that its load took.
-pub struct ColdLoad {
+pub struct TimedLoad {
     pub(super) template: Template,
     pub(super) names: bool,
     /// The phases, those of the first root among them.
@@ -58,11 +60,12 @@ pub struct ColdLoad {
     pub others: Vec<PhaseClock>,
 }
 
-/// Compiles a module as a cold load does.
+/// Compiles a module as a load does, or gets it from `artifacts`, which have to be those of `wasm`.
 pub(super) fn compile(
     wasm: &[u8],
     target: &Target,
     vm: &VmOptions,
+    artifacts: Option<&Artifacts>,
     clock: &mut PhaseClock,
 ) -> Result<(Template, bool), LoadFailed> {
     let report = clock.measure(Phase::Parse, || check_statically(wasm, target));
@@ -72,7 +75,7 @@ pub(super) fn compile(
         return Err(LoadFailed(reason.unwrap_or_else(|| "it is no Proxy-Wasm module".to_owned())));
     };
     let facts = report.facts.unwrap_or_default();
-    let template = Template::compile(wasm, facts, abi, target, vm, None, clock)
+    let template = Template::compile(wasm, facts, abi, target, vm, artifacts, clock)
         .map_err(|error| LoadFailed(error.to_string()))?;
     Ok((template, report.has_function_names))
 }
@@ -106,10 +109,20 @@ pub(super) fn load_root(
 pub fn cold_load(
     wasm: &[u8],
     conditions: &LoadConditions,
+    clock: PhaseClock,
+) -> Result<TimedLoad, LoadFailed> {
+    load(wasm, conditions, None, clock)
+}
+
+/// The same where the module may be compiled already.
+fn load(
+    wasm: &[u8],
+    conditions: &LoadConditions,
+    artifacts: Option<&Artifacts>,
     mut clock: PhaseClock,
-) -> Result<ColdLoad, LoadFailed> {
+) -> Result<TimedLoad, LoadFailed> {
     let LoadConditions { target, vm, plugins, environment } = conditions;
-    let (template, names) = compile(wasm, target, vm, &mut clock)?;
+    let (template, names) = compile(wasm, target, vm, artifacts, &mut clock)?;
     let mut others = Vec::new();
     for (index, plugin) in plugins.iter().enumerate() {
         let process = Process::within(environment.clone());
@@ -121,7 +134,7 @@ pub fn cold_load(
             others.push(clock);
         }
     }
-    Ok(ColdLoad { template, names, clock, others })
+    Ok(TimedLoad { template, names, clock, others })
 }
 
 /// The times of one subject's loads.
@@ -134,11 +147,61 @@ struct Series {
     reference_ns: Vec<u64>,
 }
 
+/// Where the code of a module comes from.
+enum Code {
+    /// It is compiled each time.
+    Compiled,
+    /// The store has it, as what was made of these bytes.
+    Stored(Artifacts, Vec<u8>),
+    /// The store does not, for this reason.
+    NotStored(String),
+}
+
+/// The loads of one subject in one way.
+struct Lane {
+    subject: usize,
+    code: Code,
+    series: Series,
+    last: Option<TimedLoad>,
+}
+
+impl Lane {
+    fn new(subject: usize, code: Code) -> Self {
+        Self { subject, code, series: Series::default(), last: None }
+    }
+
+    /// Loads the subject once. `None` where there is nothing in the store to load it from.
+    fn run(&mut self, subject: &mut Subject<'_>) -> Result<Option<TimedLoad>, LoadFailed> {
+        let artifacts = match &self.code {
+            Code::Compiled => None,
+            Code::Stored(artifacts, of) => Some((artifacts, of)),
+            Code::NotStored(_) => return Ok(None),
+        };
+        let mut clock = PhaseClock::default();
+        let wasm = (subject.bytes)(&mut clock)?;
+        let lost = match artifacts {
+            Some((_, of)) if *of != wasm => "the module was changed while it was measured",
+            _ => {
+                let artifacts = artifacts.map(|(artifacts, _)| artifacts);
+                let loaded = load(&wasm, &subject.conditions, artifacts, clock)?;
+                match loaded.clock.get(Phase::Artifact) {
+                    None if artifacts.is_some() => "the compiled module was removed meanwhile",
+                    _ => return Ok(Some(loaded)),
+                }
+            }
+        };
+        self.code = Code::NotStored(lost.to_owned());
+        Ok(None)
+    }
+}
+
 /// What came of one subject's loads.
 pub(super) struct Loads {
     pub template: Template,
     pub names: bool,
     pub load: Load,
+    /// The loads from the store, or why there were none.
+    pub from_store: Result<Load, String>,
     pub reference_ns: Vec<u64>,
 }
 
@@ -152,7 +215,8 @@ pub(super) fn turns(round: u32, count: usize) -> Vec<usize> {
     order
 }
 
-/// Loads each subject `warmup` times for nothing and `runs` times for the record, in turns.
+/// Loads each subject `warmup` times for nothing and `runs` times for the record, cold and from a store
+/// of this run's own, in turns.
 ///
 /// # Errors
 ///
@@ -163,37 +227,50 @@ pub(super) fn sample(
     warmup: u32,
     reference: Option<&Reference>,
 ) -> Result<Vec<Loads>, LoadFailed> {
-    let mut series: Vec<Series> = subjects.iter().map(|_| Series::default()).collect();
-    let mut kept: Vec<Option<ColdLoad>> = subjects.iter().map(|_| None).collect();
+    let store = RunStore::new();
+    let mut lanes = Vec::new();
+    for (index, subject) in subjects.iter_mut().enumerate() {
+        let wasm = (subject.bytes)(&mut PhaseClock::default())?;
+        let kept = store.as_ref().map_err(String::clone);
+        let kept = kept.and_then(|store| store.keep(&wasm, &subject.conditions));
+        let code = match kept {
+            Ok(artifacts) => Code::Stored(artifacts, wasm),
+            Err(why) => Code::NotStored(why),
+        };
+        lanes.extend([Lane::new(index, Code::Compiled), Lane::new(index, code)]);
+    }
     let rounds = warmup.saturating_add(runs);
     for round in 0..rounds {
-        for index in turns(round, subjects.len()) {
+        for index in turns(round, lanes.len()) {
+            let lane = &mut lanes[index];
+            // Before each, so that all find the same in the processor's caches.
             let reference_ns = reference.map(Reference::run);
-            let subject = &mut subjects[index];
-            let mut clock = PhaseClock::default();
-            let wasm = (subject.bytes)(&mut clock)?;
-            let loaded = cold_load(&wasm, &subject.conditions, clock)?;
+            let Some(loaded) = lane.run(&mut subjects[lane.subject])? else { continue };
             if round >= warmup {
-                let series = &mut series[index];
-                series.first.push(loaded.clock.clone());
-                series.others.push(loaded.others.clone());
-                series.reference_ns.extend(reference_ns);
+                lane.series.first.push(loaded.clock.clone());
+                lane.series.others.push(loaded.others.clone());
+                lane.series.reference_ns.extend(reference_ns);
             }
             // To drop it takes time that belongs to no phase.
             if round + 1 == rounds {
-                kept[index] = Some(loaded);
+                lane.last = Some(loaded);
             }
         }
     }
-    let loads = series.into_iter().zip(kept).zip(subjects);
-    loads
-        .map(|((series, kept), subject)| {
-            let ColdLoad { template, names, .. } =
-                kept.ok_or_else(|| LoadFailed("nothing was measured".to_owned()))?;
-            let load = series.load(warmup, subject);
-            Ok(Loads { template, names, load, reference_ns: series.reference_ns })
-        })
-        .collect()
+    let mut lanes = lanes.into_iter();
+    let loads = subjects.iter().map(|subject| {
+        let nothing = || LoadFailed("nothing was measured".to_owned());
+        let (cold, stored) = lanes.next().zip(lanes.next()).ok_or_else(nothing)?;
+        let TimedLoad { template, names, .. } = cold.last.ok_or_else(nothing)?;
+        let load = cold.series.load(warmup, subject);
+        let from_store = match stored.code {
+            Code::NotStored(why) => Err(why),
+            Code::Compiled | Code::Stored(..) => Ok(stored.series.load(warmup, subject)),
+        };
+        let reference_ns = [cold.series.reference_ns, stored.series.reference_ns].concat();
+        Ok(Loads { template, names, load, from_store, reference_ns })
+    });
+    loads.collect()
 }
 
 /// The phases that each root has of its own.

@@ -65,12 +65,18 @@ fn measure_here(subjects: &mut [Subject<'_>], plan: &Plan) -> Result<Vec<Measure
             0 | 1 => None,
             count => Some(steady::workers(&load, conditions, &plan.traffic, count)?),
         };
-        let Loads { template, mut load, mut reference_ns, .. } = load;
-        for (phase, root_id, counters) in counted.phases {
-            let row =
-                load.phases.iter_mut().find(|row| row.name == phase && row.root_id == root_id);
-            if let Some(row) = row {
-                row.counters = counters;
+        let Loads { template, mut load, from_store, mut reference_ns, .. } = load;
+        let (mut from_store, not_from_store) = match from_store {
+            Ok(load) => (Some(load), None),
+            Err(why) => (None, Some(why)),
+        };
+        // What the guest does is the same, wherever its code comes from.
+        for load in [&mut load].into_iter().chain(&mut from_store) {
+            for (phase, root_id, counters) in &counted.phases {
+                let mut rows = load.phases.iter_mut();
+                if let Some(row) = rows.find(|row| row.name == *phase && row.root_id == *root_id) {
+                    row.counters = *counters;
+                }
             }
         }
         reference_ns.extend(later);
@@ -78,6 +84,8 @@ fn measure_here(subjects: &mut [Subject<'_>], plan: &Plan) -> Result<Vec<Measure
             compiler: template.compiler().as_str().to_owned(),
             compiled_bytes: template.text_bytes(),
             load,
+            from_store,
+            not_from_store,
             roots: counted.roots,
             workers,
             reference_ns: Times::of(reference_ns),

@@ -12,6 +12,7 @@ mod measure;
 mod phase;
 mod reference;
 pub mod report;
+mod run_store;
 pub mod scale;
 mod stats;
 mod steady;
@@ -19,7 +20,7 @@ mod traffic;
 mod warnings;
 
 pub use crate::timing::{NotCounted, PhaseTime, count_instructions};
-pub use load::{Bytes, ColdLoad, LoadConditions, LoadFailed, Subject, cold_load};
+pub use load::{Bytes, LoadConditions, LoadFailed, Subject, TimedLoad, cold_load};
 pub use machine::{Busyness, Fingerprint, Machine};
 pub use measure::{Plan, measure};
 pub use phase::{Phase, PhaseClock, PhaseEnd};

@@ -95,8 +95,15 @@ pub struct Measured {
     pub compiler: String,
     /// Bytes of machine code that the module became.
     pub compiled_bytes: u64,
-    /// The load.
+    /// The load, cold.
     pub load: Load,
+    /// The same where a store has the module compiled. `None` where [`Self::not_from_store`] says why,
+    /// and in measurements by an older filtergate.
+    #[serde(default)]
+    pub from_store: Option<Load>,
+    /// Why no load from a store was measured.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub not_from_store: Option<String>,
     /// Memory and traffic of each root.
     pub roots: Vec<Root>,
     /// Several workers, where they were asked for.
@@ -106,7 +113,31 @@ pub struct Measured {
     pub reference_ns: Times,
 }
 
-/// A load, cold.
+/// How a module comes to be compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Anew in each load.
+    Cold,
+    /// A store has what was made of it before.
+    FromStore,
+}
+
+impl Way {
+    /// The name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::FromStore => "from the store",
+        }
+    }
+
+    /// A load in this way under a compiler, as `winch, from the store`.
+    pub fn of(self, compiler: &str) -> String {
+        format!("{compiler}, {}", self.as_str())
+    }
+}
+
+/// Loads in one way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Load {
     /// Loads that were not counted before those that were.
@@ -251,6 +282,14 @@ pub struct Workers {
     pub resident_bytes: Option<u64>,
 }
 
+impl Measured {
+    /// The loads that were measured, and in which way.
+    pub fn loads(&self) -> impl Iterator<Item = (Way, &Load)> {
+        let stored = self.from_store.iter().map(|load| (Way::FromStore, load));
+        [(Way::Cold, &self.load)].into_iter().chain(stored)
+    }
+}
+
 impl BenchReport {
     /// The same without the samples that its numbers were made of.
     #[must_use]
@@ -264,8 +303,10 @@ impl BenchReport {
         };
         for measured in &mut self.measured {
             measured.reference_ns.samples.clear();
-            measured.load.phases.iter_mut().for_each(|phase| forget(&mut phase.times));
-            forget(&mut measured.load.total);
+            for load in [&mut measured.load].into_iter().chain(&mut measured.from_store) {
+                load.phases.iter_mut().for_each(|phase| forget(&mut phase.times));
+                forget(&mut load.total);
+            }
             for exchange in measured.roots.iter_mut().flat_map(|root| &mut root.exchanges) {
                 forget(&mut exchange.times);
             }

@@ -102,9 +102,9 @@ impl<'a> Scale<'a> {
     fn new(wasm: &'a [u8], conditions: &'a LoadConditions) -> Result<Self, LoadFailed> {
         let LoadConditions { target, vm, .. } = conditions;
         let clock = &mut PhaseClock::default();
-        let (template, names) = compile(wasm, target, vm, clock)?;
+        let (template, names) = compile(wasm, target, vm, None, clock)?;
         let vm = VmOptions { fuel: true, ..vm.clone() };
-        let (counting, _) = compile(wasm, target, &vm, clock)?;
+        let (counting, _) = compile(wasm, target, &vm, None, clock)?;
         Ok(Self { wasm, conditions, template, counting, names })
     }
 
@@ -126,7 +126,7 @@ impl<'a> Scale<'a> {
             let mut code_bytes = 0;
             for _ in 0..RUNS {
                 let mut clock = PhaseClock::default();
-                let (template, _) = compile(&wasm, target, vm, &mut clock)?;
+                let (template, _) = compile(&wasm, target, vm, None, &mut clock)?;
                 code_bytes = template.facts().code_bytes;
                 times.extend(clock.get(Phase::Compile).map(|time| time.cpu_ns));
             }

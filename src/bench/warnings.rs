@@ -51,6 +51,12 @@ pub fn warnings(measured: &[Measured], busyness: &Busyness) -> Vec<String> {
         let percent = stolen * 100.0;
         warnings.push(format!("the hypervisor gave {percent:.0} % of the time to others"));
     }
+    for measured in measured {
+        if let Some(why) = &measured.not_from_store {
+            let compiler = &measured.compiler;
+            warnings.push(format!("no load from the store was measured under {compiler}: {why}"));
+        }
+    }
     let mut short: Vec<_> = measured
         .iter()
         .flat_map(|measured| &measured.load.phases)
@@ -96,6 +102,8 @@ mod tests {
             compiler: "winch".to_owned(),
             compiled_bytes: 0,
             load,
+            from_store: None,
+            not_from_store: None,
             roots: Vec::new(),
             workers: None,
             reference_ns: Times::default(),
@@ -104,7 +112,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        let measured = [measured(vec![30_000_000, 10_000_000, 20_000_000], 5_000)];
+        let mut measured = [measured(vec![30_000_000, 10_000_000, 20_000_000], 5_000)];
+        measured[0].not_from_store = Some("no temporary folder".to_owned());
         let busy = Busyness { busy: Some(0.99), stolen: Some(0.1), ..Busyness::default() };
         let warnings = warnings(&measured, &busy).join("\n");
         for part in [
@@ -113,6 +122,7 @@ mod tests {
             "(under 20 µs): configure",
             "all cores 99 %",
             "10 % of the time",
+            "no load from the store was measured under winch: no temporary folder",
         ] {
             assert!(warnings.contains(part), "{part}: {warnings}");
         }

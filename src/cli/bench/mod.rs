@@ -129,7 +129,8 @@ Examples:
   filtergate bench filter.wasm --scale --envoy ./envoy --html bench.html
   filtergate bench filter.wasm --baseline saved/ --html history.html
 
--v and --format json have a row for each callback.
+Loads are measured cold (compiled) and from a store that has the module, one
+of the run's own. -v and --format json have a row for each callback.
 Fuel counts instructions, and is the same from run to run; only fuel of the
 same compiler can be compared. Times are CPU time where something is gated.
 Hardware instructions are shown where the kernel counts them, never gated.
@@ -154,7 +155,7 @@ impl Bench {
         // Before the threads whose instructions are to be counted.
         bench::count_instructions();
         let mut options = self.load.options_for_each_compiler()?;
-        // Loads are cold here, and nothing is left in the store.
+        // Bytes are fetched, and what is compiled goes to a store of the run's own.
         options.fetch.store = None;
         options.filter = self.filter.into();
         options.controls = false;

@@ -18,6 +18,7 @@ use super::cells::{table, thousands, words};
 pub(in crate::report) fn place(place: &Place) -> String {
     let mut out = match (&place.what, &place.name) {
         (&"memory", Some(stage)) => format!("memory after {}", escape(stage)),
+        (&"total", Some(way)) => format!("total {}", escape(way)),
         (what, Some(name)) => format!("{what} {}", quote(name)),
         (what, None) => (*what).to_owned(),
     };

@@ -8,7 +8,9 @@ use super::cells;
 pub(super) fn table(report: &BenchReport) -> String {
     let Some(envoy) = &report.in_envoy else { return String::new() };
     let mut head = vec!["wall time".to_owned(), format!("Envoy {}", envoy.release)];
-    head.extend(report.measured.iter().map(|measured| format!("here, {}", measured.compiler)));
+    head.extend(
+        report.measured.iter().map(|measured| format!("here, {}, cold", measured.compiler)),
+    );
     let mut rows = vec![head];
     for phase in &envoy.phases {
         let mut row = vec![phase.name.as_str().to_owned(), units::time(phase.wall_ns.median())];

@@ -1,7 +1,10 @@
 //! What was measured under each compiler: counters, times, workers, and the compilers side by side.
 
 use crate::{
-    bench::report::{Measured, TimesPair},
+    bench::{
+        Phase,
+        report::{Load, Measured, TimesPair, Way},
+    },
     host::Counters,
     report::{
         escape::{escape, quote},
@@ -181,40 +184,71 @@ pub(super) fn workers_line(measured: &Measured) -> String {
     )
 }
 
-/// What several compilers make of the same module. Fuel is not among it: it does not mean the same.
+/// What each compiler makes of the same module, cold and from the store. Fuel is not among it: it does not
+/// mean the same.
 pub(super) fn side_by_side(all: &[Measured]) -> String {
-    let [first, _, ..] = all else { return String::new() };
+    let columns: Vec<(&Measured, Way, &Load)> = all
+        .iter()
+        .flat_map(|measured| measured.loads().map(move |(way, load)| (measured, way, load)))
+        .collect();
+    let ([first, ..], [_, _, ..]) = (all, columns.as_slice()) else { return String::new() };
     let mut head = vec![String::new()];
-    head.extend(all.iter().map(|measured| measured.compiler.clone()));
+    head.extend(columns.iter().map(|(measured, way, _)| way.of(&measured.compiler)));
     let mut rows = vec![head];
-    let mut row = |label: String, value: &dyn Fn(&Measured) -> Option<String>| {
-        let mut cells = vec![label];
-        cells.extend(all.iter().map(|measured| value(measured).unwrap_or("-".to_owned())));
-        rows.push(cells);
+    let mut row = |label: String, value: &dyn Fn(&Measured, Way, &Load) -> Option<String>| {
+        let cells = columns.iter().map(|(measured, way, load)| value(measured, *way, load));
+        rows.push(
+            [label].into_iter().chain(cells.map(|cell| cell.unwrap_or("-".to_owned()))).collect(),
+        );
     };
-    row("machine code".to_owned(), &|measured| Some(units::size(measured.compiled_bytes)));
-    for (index, phase) in first.load.phases.iter().enumerate() {
-        let name = phase.name.as_str();
-        let root_id = phase.root_id.as_deref().filter(|_| first.roots.len() > 1);
-        let of = root_id.map_or(String::new(), |id| format!(" of {}", root_label(id)));
-        row(format!("{name}{of}, CPU"), &|measured| {
-            Some(units::time(measured.load.phases.get(index)?.times.cpu_ns.median()))
+    if all.len() > 1 {
+        row("machine code".to_owned(), &|measured, _, _| {
+            Some(units::size(measured.compiled_bytes))
         });
     }
-    row("total, CPU".to_owned(), &|measured| {
-        Some(units::time(measured.load.total.cpu_ns.median()))
+    for (name, root_id) in phases(columns.iter().map(|(_, _, load)| *load)) {
+        let shown = root_id.filter(|_| first.roots.len() > 1);
+        let of = shown.map_or(String::new(), |id| format!(" of {}", root_label(id)));
+        row(format!("{}{of}", name.as_str()), &|_, _, load| {
+            let mut all = load.phases.iter();
+            let phase = all.find(|row| row.name == name && row.root_id.as_deref() == root_id)?;
+            Some(units::time(phase.times.cpu_ns.median()))
+        });
+    }
+    row("total".to_owned(), &|_, _, load| Some(units::time(load.total.cpu_ns.median())));
+    row("total, wall time".to_owned(), &|_, _, load| {
+        Some(units::time(load.total.wall_ns.median()))
     });
-    for (root, of_root) in first.roots.iter().enumerate() {
+    // Of one compiler they stand above.
+    let exchanges = first.roots.iter().enumerate().filter(|_| all.len() > 1);
+    for (root, of_root) in exchanges {
         for (index, exchange) in of_root.exchanges.iter().enumerate() {
             let of = match first.roots.len() {
                 1 => String::new(),
                 _ => format!(" of {}", root_label(&of_root.root_id)),
             };
-            row(format!("exchange {}{of}, CPU", quote(&exchange.name)), &|measured| {
+            row(format!("exchange {}{of}", quote(&exchange.name)), &|measured, way, _| {
                 let exchange = measured.roots.get(root)?.exchanges.get(index)?;
-                Some(units::time(exchange.times.cpu_ns.summary?.median))
+                let summary = exchange.times.cpu_ns.summary.filter(|_| way == Way::Cold)?;
+                Some(units::time(summary.median))
             });
         }
     }
-    format!("\nside by side\n{}", table(&rows))
+    format!("\nside by side, medians of CPU time\n{}", table(&rows))
+}
+
+/// The phases of all loads with their root_ids, in order.
+fn phases<'a>(loads: impl Iterator<Item = &'a Load>) -> Vec<(Phase, Option<&'a str>)> {
+    let mut all: Vec<(Phase, Option<&str>)> = Vec::new();
+    for load in loads {
+        for row in &load.phases {
+            let phase = (row.name, row.root_id.as_deref());
+            if !all.contains(&phase) {
+                // A phase that only some loads have stands before the later ones.
+                let later = all.iter().position(|(name, _)| phase.1.is_none() && *name > phase.0);
+                all.insert(later.unwrap_or(all.len()), phase);
+            }
+        }
+    }
+    all
 }

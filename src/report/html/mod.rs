@@ -6,7 +6,7 @@ use crate::{
     bench::{
         BenchReport, Phase,
         gate::{Change, Comparison, exact, times_of},
-        report::{Measured, Times},
+        report::{Load, Measured, Times, TimesPair},
     },
     report::{bench as words, escape::escape, human::root_label, units},
 };
@@ -112,12 +112,11 @@ fn ns(value: f64) -> String {
 }
 
 /// The phases of the first root as parts of a bar.
-fn parts(measured: &Measured) -> Vec<(String, usize, f64)> {
+fn parts(measured: &Measured, load: &Load) -> Vec<(String, usize, f64)> {
     let first = measured.roots.first().map(|root| root.root_id.as_str());
-    let phases = measured.load.phases.iter().filter(|phase| {
+    let phases = load.phases.iter().filter(|phase| {
         let of_first = phase.root_id.is_none() || phase.root_id.as_deref() == first;
-        let counted =
-            !(measured.load.fetched_once && matches!(phase.name, Phase::Fetch | Phase::Verify));
+        let counted = !(load.fetched_once && matches!(phase.name, Phase::Fetch | Phase::Verify));
         of_first && counted
     });
     phases
@@ -130,22 +129,21 @@ fn parts(measured: &Measured) -> Vec<(String, usize, f64)> {
 
 fn load(out: &mut String, report: &BenchReport, history: &[BenchReport]) {
     out.push_str(
-        "<h2>Load, by phase</h2>\n<p class=\"dim\">Medians of CPU time for the first root.</p>\n",
+        "<h2>Load, by phase</h2>\n<p class=\"dim\">Medians of CPU time for the first root; cold, and from a store that has the module compiled.</p>\n",
     );
-    let bar = |label: String, measured: &Measured| {
-        let parts = parts(measured);
-        let total = parts.iter().map(|(_, _, length)| length).sum();
-        Bar { label, parts, total: ns(total) }
-    };
     let mut bars = Vec::new();
-    for older in history.iter().rev().take(1) {
-        for measured in &older.measured {
-            bars.push(bar(format!("{} before", measured.compiler), measured));
+    let mut push = |measured: &Measured, when: &str| {
+        for (way, load) in measured.loads() {
+            let parts = parts(measured, load);
+            let total = parts.iter().map(|(_, _, length)| length).sum();
+            let label = way.of(&measured.compiler) + when;
+            bars.push(Bar { label, parts, total: ns(total) });
         }
+    };
+    for older in history.iter().rev().take(1) {
+        older.measured.iter().for_each(|measured| push(measured, ", before"));
     }
-    for measured in &report.measured {
-        bars.push(bar(measured.compiler.clone(), measured));
-    }
+    report.measured.iter().for_each(|measured| push(measured, ""));
     if let Some(envoy) = &report.in_envoy {
         let parts: Vec<_> = envoy
             .phases
@@ -294,7 +292,9 @@ fn distributions(out: &mut String, report: &BenchReport) {
     };
     for measured in &report.measured {
         let compiler = &measured.compiler;
-        push(format!("total, {compiler}"), &measured.load.total.cpu_ns);
+        for (way, load) in measured.loads() {
+            push(format!("total, {}", way.of(compiler)), &load.total.cpu_ns);
+        }
         push(format!("the reference, {compiler}"), &measured.reference_ns);
         for root in &measured.roots {
             for exchange in &root.exchanges {
@@ -348,7 +348,7 @@ fn progress(out: &mut String, report: &BenchReport, history: &[BenchReport]) {
             .filter_map(|older| Some((older, older.under(&measured.compiler)?)))
             .collect();
         all.push((report, measured));
-        type Value = fn(&BenchReport, &Measured) -> f64;
+        type Value = fn(&Measured) -> Option<&TimesPair>;
         let counter = |metric: &'static str, what: &'static str| {
             move |report: &BenchReport, measured: &Measured| {
                 let all = exact(report, measured);
@@ -356,12 +356,19 @@ fn progress(out: &mut String, report: &BenchReport, history: &[BenchReport]) {
                 found.map_or(0.0, |exact| exact.value as f64)
             }
         };
-        let times: [(&str, Value); 1] =
-            [("CPU time of a load", |_, measured| measured.load.total.cpu_ns.median() as f64)];
+        let times: [(&str, Value); 2] = [
+            ("CPU time, cold", |measured| Some(&measured.load.total)),
+            ("CPU time, from the store", |measured| Some(&measured.from_store.as_ref()?.total)),
+        ];
         let name = |report: &BenchReport| date(report.created);
         for (title, value) in times {
-            let points: Vec<_> =
-                all.iter().map(|(report, m)| (name(report), value(report, m))).collect();
+            let points: Vec<_> = all
+                .iter()
+                .filter_map(|(report, m)| Some((name(report), value(m)?.cpu_ns.median() as f64)))
+                .collect();
+            if points.is_empty() {
+                continue;
+            }
             out.push_str(&svg::history(&format!("{title}, {}", measured.compiler), &points, ns));
         }
         for (title, metric, what) in [
