@@ -35,12 +35,19 @@ struct Build {
     functions: u32,
 }
 
-const SAME: Build = Build { work: 20_000, pages: 20, functions: 100 };
+/// Two hundred functions, with those that Envoy calls.
+const SAME: Build = Build { work: 20_000, pages: 20, functions: 195 };
+const MORE_WORK: Build = Build { work: SAME.work + SAME.work / 20, ..SAME };
+/// 3 % more functions, and 3 % more bytes of code.
+const MORE_CODE: Build = Build { functions: SAME.functions + 6, ..SAME };
+/// 1 MiB.
+const MORE_MEMORY: Build = Build { pages: SAME.pages + 16, ..SAME };
 
 impl Build {
     fn wasm(self) -> Vec<u8> {
         let Self { work, pages, functions } = self;
-        let dead: String = (0..functions)
+        // Constants of the same length, so that all these functions are.
+        let dead: String = (1_000..1_000 + functions)
             .map(|n| {
                 format!("(func (param i32) (result i32) (i32.add (local.get 0) (i32.const {n})))")
             })
@@ -128,12 +135,25 @@ fn exact_counters_catch_each_kind_of_growth_each_time() {
     for _ in 0..20 {
         let of = |build: Build| regressions(&before, &measure(&build.wasm(), Compiler::Winch));
         assert_eq!(of(SAME), Vec::<String>::new());
-        let work = of(Build { work: SAME.work + SAME.work / 20, ..SAME });
-        assert_eq!(work, ["configure fuel"]);
-        let pages = of(Build { pages: SAME.pages + 16, ..SAME });
-        assert_eq!(pages, ["memory pages"]);
-        let code = of(Build { functions: SAME.functions + 4, ..SAME });
-        assert!(code.contains(&"module code_bytes".to_owned()), "{code:?}");
+        assert_eq!(of(MORE_WORK), ["configure fuel"]);
+        assert_eq!(of(MORE_MEMORY), ["memory pages"]);
+        let code = of(MORE_CODE);
+        for metric in ["module functions", "module code_bytes"] {
+            assert!(code.iter().any(|worse| worse == metric), "{metric}: {code:?}");
+        }
+    }
+}
+
+#[test]
+fn more_code_is_three_percent_more() {
+    let facts = |build: Build| {
+        let report = filtergate::verdict::check_statically(&build.wasm(), &Target::default());
+        let facts = report.facts.unwrap();
+        [u64::from(facts.functions), facts.code_bytes]
+    };
+    for (before, after) in facts(SAME).into_iter().zip(facts(MORE_CODE)) {
+        let growth = after as f64 / before as f64 - 1.0;
+        assert!((growth - 0.03).abs() < 0.0005, "{before} to {after} is {growth}");
     }
 }
 
@@ -394,9 +414,9 @@ fn no_false_alarm_on_a_busy_machine() {
     };
     let same = write("same.wasm", SAME);
     let changed = [
-        write("work.wasm", Build { work: SAME.work + SAME.work / 20, ..SAME }),
-        write("code.wasm", Build { functions: SAME.functions + 4, ..SAME }),
-        write("memory.wasm", Build { pages: SAME.pages + 16, ..SAME }),
+        write("work.wasm", MORE_WORK),
+        write("code.wasm", MORE_CODE),
+        write("memory.wasm", MORE_MEMORY),
     ];
     let saved = folder.path().join("saved.json");
     let saved = saved.to_str().unwrap();
