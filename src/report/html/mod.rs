@@ -298,7 +298,11 @@ fn distributions(out: &mut String, report: &BenchReport) {
         push(format!("the reference, {compiler}"), &measured.reference_ns);
         for root in &measured.roots {
             for exchange in &root.exchanges {
-                push(format!("{}, {compiler}", exchange.name), &exchange.times.cpu_ns);
+                let of = match measured.roots.len() {
+                    1 => String::new(),
+                    _ => format!(" of {}", root_label(&root.root_id)),
+                };
+                push(format!("{}{of}, {compiler}", exchange.name), &exchange.times.cpu_ns);
             }
         }
     }
