@@ -10,6 +10,7 @@ use filtergate::{
     bench::{
         self, BenchReport, Busyness, Fingerprint, LoadConditions, Phase, Plan, Subject, Traffic,
         budget::Budget,
+        figures::Place,
         gate::{self, Change, Comparison, NotComparable, Thresholds},
         report::{ModuleSize, SCHEMA},
     },
@@ -327,7 +328,7 @@ fn a_slower_load_from_the_store_is_caught() {
     let comparison = compare(&before, &after);
     let worse: Vec<_> = comparison.regressions().map(|worse| worse.place.clone()).collect();
     let name = Some("from the store".to_owned());
-    assert_eq!(worse, [gate::Place { what: "total", name, root_id: None }]);
+    assert_eq!(worse, [Place { what: "total", name, root_id: None }]);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 pub mod baseline;
 pub mod budget;
 mod counting;
+pub mod figures;
 pub mod gate;
 mod load;
 mod machine;

@@ -3,7 +3,8 @@
 use crate::{
     bench::{
         budget::{BudgetUnit, Spent},
-        gate::{Change, Comparison, Difference, Place, Unit},
+        figures::{Place, Unit},
+        gate::{Change, Comparison, Difference},
     },
     report::{
         escape::{escape, quote},

@@ -1,7 +1,7 @@
 //! The processor's own count of instructions, or why there is none.
 
 use crate::{
-    bench::{BenchReport, gate::times_of},
+    bench::{BenchReport, figures::times_of},
     report::escape::escape,
 };
 

@@ -5,7 +5,8 @@ mod svg;
 use crate::{
     bench::{
         BenchReport, Phase,
-        gate::{Change, Comparison, exact, times_of},
+        figures::{exact, times_of},
+        gate::{Change, Comparison},
         report::{Load, Measured, Times, TimesPair},
     },
     report::{bench as words, escape::escape, human::root_label, units},
