@@ -7,7 +7,7 @@ use crate::{
         BenchReport, Phase,
         figures::{exact, times_of},
         gate::{Change, Comparison},
-        report::{Load, Measured, Times, TimesPair},
+        report::{Load, Measured, Times},
     },
     report::{bench as words, escape::escape, human::root_label, units},
 };
@@ -353,39 +353,34 @@ fn progress(out: &mut String, report: &BenchReport, history: &[BenchReport]) {
             .filter_map(|older| Some((older, older.under(&measured.compiler)?)))
             .collect();
         all.push((report, measured));
-        type Value = fn(&Measured) -> Option<&TimesPair>;
-        let counter = |metric: &'static str, what: &'static str| {
-            move |report: &BenchReport, measured: &Measured| {
-                let all = exact(report, measured);
-                let found = all.into_iter().find(|e| e.metric == metric && e.place.what == what);
-                found.map_or(0.0, |exact| exact.value as f64)
+        let mut draw = |title: &str,
+                        value: &dyn Fn(&BenchReport, &Measured) -> Option<u64>,
+                        show: fn(f64) -> String| {
+            let points = all.iter().filter_map(|(report, measured)| {
+                Some((date(report.created), value(report, measured)? as f64))
+            });
+            let points: Vec<_> = points.collect();
+            // One alone is no course.
+            if points.len() > 1 {
+                let title = format!("{title}, {}", measured.compiler);
+                out.push_str(&svg::history(&title, &points, show));
             }
         };
-        let times: [(&str, Value); 2] = [
-            ("CPU time, cold", |measured| Some(&measured.load.total)),
-            ("CPU time, from the store", |measured| Some(&measured.from_store.as_ref()?.total)),
-        ];
-        let name = |report: &BenchReport| date(report.created);
-        for (title, value) in times {
-            let points: Vec<_> = all
-                .iter()
-                .filter_map(|(report, m)| Some((name(report), value(m)?.cpu_ns.median() as f64)))
-                .collect();
-            if points.is_empty() {
-                continue;
-            }
-            out.push_str(&svg::history(&format!("{title}, {}", measured.compiler), &points, ns));
-        }
+        draw("CPU time, cold", &|_, measured| Some(measured.load.total.cpu_ns.median()), ns);
+        let from_store = |_: &BenchReport, measured: &Measured| {
+            Some(measured.from_store.as_ref()?.total.cpu_ns.median())
+        };
+        draw("CPU time, from the store", &from_store, ns);
         for (title, metric, what) in [
             ("fuel of configure", "fuel", "configure"),
             ("fuel of an exchange", "fuel", "exchange"),
             ("bytes of code", "code_bytes", "module"),
         ] {
-            let value = counter(metric, what);
-            let points: Vec<_> =
-                all.iter().map(|(report, m)| (name(report), value(report, m))).collect();
-            let title = format!("{title}, {}", measured.compiler);
-            out.push_str(&svg::history(&title, &points, |v| words::thousands(v as u64)));
+            let counter = |report: &BenchReport, measured: &Measured| {
+                let mut all = exact(report, measured).into_iter();
+                Some(all.find(|e| e.metric == metric && e.place.what == what)?.value)
+            };
+            draw(title, &counter, |value| words::thousands(value as u64));
         }
         out.push('\n');
     }
