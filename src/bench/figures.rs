@@ -22,6 +22,15 @@ pub struct Place {
     pub root_id: Option<String>,
 }
 
+impl Place {
+    /// Whether it is of a load where a store has the module compiled; a cold one has no such places.
+    pub fn is_from_store(&self) -> bool {
+        let is_total =
+            self.what == "total" && self.name.as_deref() == Some(Way::FromStore.as_str());
+        is_total || self.what == Phase::Artifact.as_str()
+    }
+}
+
 /// How a number is written for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
