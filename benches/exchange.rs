@@ -15,6 +15,10 @@ use filtergate::{
 };
 use wasmtime::{Instance, Module, Store, TypedFunc};
 
+/// The program's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Calls of a host function in one call of the guest.
 const CALLS: u64 = 1000;
 

@@ -30,6 +30,10 @@ struct Accepted {
     ratios: BTreeMap<String, f64>,
 }
 
+/// The program's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Filters of three languages: the smallest, one of the middle, the largest.
 const FILTERS: [&str; 3] = ["limit-body", "redact-body", "rewrite-headers"];
 /// A child process that does the unavoidable part: `--bare validate|compile FILE`.

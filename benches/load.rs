@@ -12,11 +12,16 @@ use std::{
 use criterion::{Bencher, BenchmarkId, Criterion, Throughput};
 use filtergate::{
     bench::{LoadConditions, PhaseClock, cold_load},
+    exercise::load_plugin,
     host::{Environment, Plugin, Process},
     target::Target,
     verdict::check_statically,
     vm::{Compiler, Template, VmOptions, build_engine, on_a_guest_thread},
 };
+
+/// The program's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 struct Filter {
     name: String,
@@ -54,8 +59,7 @@ fn template(filter: &Filter) -> Option<Template> {
     Template::compile(&filter.wasm, facts, report.abi?, target, vm, None, &mut clock).ok()
 }
 
-/// Measures `work` without the drop of what it makes. Only one of these is alive at a time: each
-/// template has a thread for its time limits.
+/// Measures `work` without the drop of what it makes.
 fn timed<T>(bencher: &mut Bencher<'_>, work: impl Fn() -> T) {
     bencher.iter_custom(|iterations| {
         let mut elapsed = Duration::ZERO;
@@ -109,6 +113,24 @@ fn instantiate(criterion: &mut Criterion, filters: &[Filter]) {
     }
 }
 
+/// What a process that runs on takes for one more: instantiate, start, `proxy_on_vm_start`,
+/// `proxy_on_configure`.
+fn fresh_instance(criterion: &mut Criterion, filters: &[Filter]) {
+    let mut group = criterion.benchmark_group("fresh-instance");
+    for filter in filters {
+        let mut made = None;
+        group.bench_function(BenchmarkId::from_parameter(&filter.name), |bencher| {
+            let Some(template) = made.get_or_insert_with(|| template(filter)) else { return };
+            let plugin = &filter.conditions.plugins[0];
+            bencher.iter(|| {
+                let process = Arc::new(Process::new());
+                let clock = &mut PhaseClock::default();
+                black_box(load_plugin(template, plugin, &process, false, clock).loaded.is_some())
+            });
+        });
+    }
+}
+
 fn load(criterion: &mut Criterion, filters: &[Filter]) {
     let mut group = criterion.benchmark_group("load");
     for filter in filters {
@@ -131,6 +153,7 @@ fn main() {
         bare_compile(&mut criterion, &filters, Compiler::CraneliftSpeed);
         compile(&mut criterion, &filters);
         instantiate(&mut criterion, &filters);
+        fresh_instance(&mut criterion, &filters);
         load(&mut criterion, &filters);
         criterion.final_summary();
     });
