@@ -2,12 +2,30 @@
 
 use std::io::Write as _;
 
-use filtergate::cli::{self, CliError, exit::Exit};
+use filtergate::{
+    cli::{self, CliError, exit::Exit},
+    vm::spawn_for_guests,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What a program exits with whose main thread panics.
+const PANICKED: i32 = 101;
+
 fn main() {
+    // All of it, so that a check needs no other thread.
+    match spawn_for_guests("filtergate", run_and_exit) {
+        Ok(thread) => {
+            if thread.join().is_err() {
+                std::process::exit(PANICKED);
+            }
+        }
+        Err(_) => run_and_exit(),
+    }
+}
+
+fn run_and_exit() {
     let exit = run().unwrap_or_else(|error| report(&error));
     // What is still in memory is not worth the time that freeing it takes.
     std::process::exit(exit.code().into());

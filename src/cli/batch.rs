@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use crate::vm::spawn_for_guests;
+use crate::vm::{is_for_guests, spawn_for_guests};
 
 /// As many jobs for `count` things as the machine has cores for.
 pub fn default_jobs(count: usize) -> NonZeroUsize {
@@ -49,9 +49,12 @@ impl<R> Shared<R> {
 /// Does `work` for each number below `count`, at most `jobs` of them at a time, and gives the results to
 /// `take` in the order of the numbers.
 ///
-/// The work is done on threads for guests, `take` is called on this one. Where it fails, what has begun
-/// is left to itself. What comes with a result is dropped when the result is there, so that nobody
-/// waits for it: the thread may still be at that when this returns.
+/// The work is done on threads for guests, which is this one where there is a single job and it is such a
+/// thread; `take` is called on this one. Where it fails, what has begun is left to itself.
+///
+/// What comes with a result is dropped when the result was taken or may be, so that nobody waits for
+/// it. A thread may still be at that when this returns, and the last one's may never be dropped: the
+/// process is about to end.
 ///
 /// # Errors
 ///
@@ -63,6 +66,9 @@ pub fn in_order<R: Send + 'static, D, E>(
     mut take: impl FnMut(usize, R) -> Result<(), E>,
 ) -> Result<(), E> {
     let jobs = jobs.get().min(count);
+    if jobs == 1 && is_for_guests() {
+        return (0..count).try_for_each(|number| one_here(number, count, &work, &mut take));
+    }
     let work = Arc::new(work);
     let window = jobs * AHEAD;
     let state = State { next: 0, taken: 0, ready: Vec::new(), stop: false };
@@ -74,7 +80,7 @@ pub fn in_order<R: Send + 'static, D, E>(
         started += usize::from(spawn_for_guests("filtergate-job", job).is_ok());
     }
     if started == 0 {
-        return (0..count).try_for_each(|number| take(number, work(number).0));
+        return (0..count).try_for_each(|number| one_here(number, count, &*work, &mut take));
     }
     for number in 0..count {
         let result = {
@@ -99,6 +105,21 @@ pub fn in_order<R: Send + 'static, D, E>(
             shared.changed.notify_all();
             return Err(error);
         }
+    }
+    Ok(())
+}
+
+fn one_here<R, D, E>(
+    number: usize,
+    count: usize,
+    work: impl Fn(usize) -> (R, D),
+    mut take: impl FnMut(usize, R) -> Result<(), E>,
+) -> Result<(), E> {
+    let (result, dropped) = work(number);
+    take(number, result)?;
+    if number + 1 == count {
+        // Here it would be waited for.
+        std::mem::forget(dropped);
     }
     Ok(())
 }

@@ -38,6 +38,11 @@ pub fn spawn_for_guests<T: Send + 'static>(
     builder(name).spawn(marked(work))
 }
 
+/// Whether this thread was started by [`spawn_for_guests`].
+pub fn is_for_guests() -> bool {
+    IS_FOR_GUESTS.get()
+}
+
 /// Runs `work` with enough stack for guests: here, if this thread was started by
 /// [`spawn_for_guests`], and otherwise on a thread of its own.
 ///
@@ -45,7 +50,7 @@ pub fn spawn_for_guests<T: Send + 'static>(
 ///
 /// Where there is no thread to be had, or the work itself fails.
 pub fn on_a_guest_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, GuestThreadError> {
-    if IS_FOR_GUESTS.get() {
+    if is_for_guests() {
         // As if it were another thread: what it leaves half done is not looked at again.
         return catch_unwind(AssertUnwindSafe(work)).map_err(|_| GuestThreadError::Panicked);
     }
@@ -87,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_panic_stays_on_the_thread() {
-        let failing = || on_a_guest_thread(|| assert!(!IS_FOR_GUESTS.get(), "of a test"));
+        let failing = || on_a_guest_thread(|| assert!(!is_for_guests(), "of a test"));
         assert_eq!(failing(), Err(GuestThreadError::Panicked));
         let there = spawn_for_guests("guests", failing).unwrap();
         assert_eq!(there.join().unwrap(), Err(GuestThreadError::Panicked));

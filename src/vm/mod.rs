@@ -15,7 +15,7 @@ mod trap;
 
 pub use artifacts::Artifacts;
 pub use engine::{Compiler, build_engine};
-pub use guest_thread::{GuestThreadError, on_a_guest_thread, spawn_for_guests};
+pub use guest_thread::{GuestThreadError, is_for_guests, on_a_guest_thread, spawn_for_guests};
 pub use instance::{CallFailure, Callbacks, EndOfCall, Headers, Instance};
 pub use template::{CompileError, InstantiateError, InstantiateErrorKind, Template, VmOptions};
 pub use trap::{Trap, TrapKind};
