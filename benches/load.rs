@@ -1,22 +1,26 @@
-//! Load time of every prebuilt filter: compiling it bare and through the template, an instance of
-//! it, and the whole load from bytes to a configured root. See README.md beside this file.
+//! Load time of every prebuilt filter: compiling it bare and through the template, having it from the
+//! store, an instance of it, the whole load from bytes to a configured root, and a whole check. See README.md beside this file.
 
 use std::{
     fs,
     hint::black_box,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use criterion::{Bencher, BenchmarkId, Criterion, Throughput};
 use filtergate::{
+    CheckOptions,
     bench::{LoadConditions, PhaseClock, cold_load},
+    check,
     exercise::load_plugin,
     host::{Environment, Plugin, Process},
+    image::{Digest, NoProgress, Source},
+    store::Store,
     target::Target,
     verdict::check_statically,
-    vm::{Compiler, Template, VmOptions, build_engine, on_a_guest_thread},
+    vm::{Artifacts, Compiler, Template, VmOptions, build_engine, on_a_guest_thread},
 };
 
 /// The program's own.
@@ -25,6 +29,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 struct Filter {
     name: String,
+    path: PathBuf,
     wasm: Vec<u8>,
     conditions: LoadConditions,
 }
@@ -46,17 +51,26 @@ fn filters() -> Vec<Filter> {
             let environment = Environment::default();
             let wasm = fs::read(&path).expect("a prebuilt filter can be read");
             let (target, vm) = (Target::default(), VmOptions::default());
-            Filter { name, wasm, conditions: LoadConditions { target, vm, plugins, environment } }
+            Filter {
+                name,
+                path,
+                wasm,
+                conditions: LoadConditions { target, vm, plugins, environment },
+            }
         })
         .collect()
 }
 
 fn template(filter: &Filter) -> Option<Template> {
+    template_of(filter, None)
+}
+
+fn template_of(filter: &Filter, artifacts: Option<&Artifacts>) -> Option<Template> {
     let LoadConditions { target, vm, .. } = &filter.conditions;
     let report = check_statically(&filter.wasm, target);
     let facts = report.facts.unwrap_or_default();
     let mut clock = PhaseClock::default();
-    Template::compile(&filter.wasm, facts, report.abi?, target, vm, None, &mut clock).ok()
+    Template::compile(&filter.wasm, facts, report.abi?, target, vm, artifacts, &mut clock).ok()
 }
 
 /// Measures `work` without the drop of what it makes.
@@ -113,6 +127,43 @@ fn instantiate(criterion: &mut Criterion, filters: &[Filter]) {
     }
 }
 
+/// The same of a module that the store has compiled.
+fn deserialize(criterion: &mut Criterion, filters: &[Filter]) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let warn = |text: &str| eprintln!("warning: {text}");
+    let store = Arc::new(Store::open(folder.path(), warn).expect("a store"));
+    let mut group = criterion.benchmark_group("deserialize-and-link");
+    for filter in filters {
+        let artifacts = Artifacts::new(&store, Digest::sha256(&filter.wasm).hex());
+        // The first keeps it.
+        let mut is_kept = false;
+        group.bench_function(BenchmarkId::from_parameter(&filter.name), |bencher| {
+            if !std::mem::replace(&mut is_kept, true) {
+                drop(template_of(filter, Some(&artifacts)));
+                store.finish();
+            }
+            timed(bencher, || template_of(filter, Some(&artifacts)));
+        });
+    }
+}
+
+/// The verdict on a file, with its exchanges, in a process that runs on and without a store.
+fn whole_check(criterion: &mut Criterion, filters: &[Filter]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let mut group = criterion.benchmark_group("whole-check");
+    for filter in filters {
+        let reference = filter.path.display().to_string();
+        let source = Source::File(filter.path.clone());
+        let options = CheckOptions::default();
+        group.throughput(Throughput::Bytes(filter.wasm.len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(&filter.name), |bencher| {
+            timed(bencher, || {
+                runtime.block_on(check(&source, &reference, &options, &NoProgress)).outcome
+            });
+        });
+    }
+}
+
 /// What a process that runs on takes for one more: instantiate, start, `proxy_on_vm_start`,
 /// `proxy_on_configure`.
 fn fresh_instance(criterion: &mut Criterion, filters: &[Filter]) {
@@ -152,9 +203,11 @@ fn main() {
         bare_compile(&mut criterion, &filters, Compiler::Winch);
         bare_compile(&mut criterion, &filters, Compiler::CraneliftSpeed);
         compile(&mut criterion, &filters);
+        deserialize(&mut criterion, &filters);
         instantiate(&mut criterion, &filters);
         fresh_instance(&mut criterion, &filters);
         load(&mut criterion, &filters);
+        whole_check(&mut criterion, &filters);
         criterion.final_summary();
     });
     if let Err(error) = done {
