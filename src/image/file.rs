@@ -36,7 +36,8 @@ pub(crate) fn open(path: &Path, options: &FetchOptions) -> Result<Opened, ImageE
     let limit = options.max_module_bytes;
     let watch = Stopwatch::thread();
     let (mut file, length) = open_regular(path)?;
-    let mut head = buffer(length.min(limit));
+    // An archive may be larger than a module.
+    let mut head = buffer(if length <= limit { length } else { ARCHIVE_HEAD });
     let read = (&mut file).take(ARCHIVE_HEAD).read_to_end(&mut head);
     read.map_err(|error| io_error(path, error))?;
     if is_archive(&head) {
