@@ -68,10 +68,9 @@ impl Check {
     /// Checks the images, and prints each verdict as soon as it and those before it are there.
     pub fn execute(&self) -> Result<Exit, CliError> {
         super::diagnostics::start(self.show.verbose);
-        let mut options = self.options()?;
         // A reference that cannot be used is found before anything is fetched.
-        let sources: Vec<Source> =
-            self.images.iter().map(|image| fetch::source(image)).collect::<Result<_, _>>()?;
+        let sources = self.conditions.load.fetch.sources(&self.images)?;
+        let mut options = self.options()?;
         let count = self.images.len();
         let jobs = self.jobs.unwrap_or_else(|| batch::default_jobs(count));
         for options in &mut options {

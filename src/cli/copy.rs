@@ -80,8 +80,8 @@ impl Copy {
     /// Copies the image.
     pub fn execute(&self) -> Result<Exit, CliError> {
         super::diagnostics::start(self.show.verbose);
+        let source = self.fetch.source(&self.source)?;
         let options = self.fetch.options()?;
-        let source = fetch::source(&self.source)?;
         let destination = publish::destination(&self.destination)?;
         let from = publish::source_options(&options, &source, &destination);
         let shape = match self.shape {

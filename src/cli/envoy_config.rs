@@ -107,6 +107,7 @@ impl EnvoyConfig {
     /// Fetches the image, keeps its module, and prints the configuration.
     pub fn execute(&self) -> Result<Exit, CliError> {
         super::diagnostics::start(0);
+        let source = self.fetch.source(&self.image)?;
         let options = CheckOptions {
             fetch: self.fetch.options()?,
             filter: self.filter.into(),
@@ -114,7 +115,6 @@ impl EnvoyConfig {
             allow_on_headers_stop_iteration: self.behaviour.allow_on_headers_stop_iteration,
             ..self.plugin.options()?
         };
-        let source = fetch::source(&self.image)?;
         let runtime = fetch::runtime(std::slice::from_ref(&source))?;
         let progress = progress::progress(true);
         let fetched = image::fetch(&source, &self.image, &options.fetch, &*progress);

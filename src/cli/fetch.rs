@@ -81,6 +81,36 @@ fn public_key(path: &str) -> Result<PublicKey, String> {
 }
 
 impl FetchArgs {
+    /// What image arguments name. To be asked before [`Self::options`], which may read a password from
+    /// the standard input that an image was to be read from.
+    pub fn sources(&self, images: &[String]) -> Result<Vec<Source>, CliError> {
+        let sources: Vec<_> = images.iter().map(|image| parse(image)).collect::<Result<_, _>>()?;
+        self.only_reader_of_stdin(&sources)?;
+        Ok(sources)
+    }
+
+    /// What one image argument names, as by [`Self::sources`].
+    pub fn source(&self, image: &str) -> Result<Source, CliError> {
+        let source = parse(image)?;
+        self.only_reader_of_stdin(std::slice::from_ref(&source))?;
+        Ok(source)
+    }
+
+    /// Standard input can be read once.
+    fn only_reader_of_stdin(&self, sources: &[Source]) -> Result<(), CliError> {
+        let of_stdin = sources.iter().filter(|source| matches!(source, Source::Stdin)).count();
+        let usage = |text: &str| Err(CliError::Usage(text.to_owned()));
+        match (of_stdin, self.password_stdin) {
+            (0, _) | (1, false) => Ok(()),
+            (_, true) => usage(&format!(
+                "--password-stdin: standard input is the image `-` already; put the password in {PASSWORD}"
+            )),
+            (_, false) => usage(
+                "`-` is given more than once, and standard input can be read once: save the module in a file",
+            ),
+        }
+    }
+
     /// The options that these words are.
     pub fn options(&self) -> Result<FetchOptions, CliError> {
         Ok(FetchOptions {
@@ -176,8 +206,7 @@ IMAGE is one of
 }
 pub(super) use images_help;
 
-/// What an image argument names.
-pub fn source(reference: &str) -> Result<Source, CliError> {
+fn parse(reference: &str) -> Result<Source, CliError> {
     Source::parse(reference).map_err(|error| {
         CliError::Usage(format!("{error}; an image is a registry reference (ghcr.io/acme/filter:1.2), oci:DIRECTORY[:TAG], a URL, - for standard input, or a path to a .wasm or .tar file"))
     })

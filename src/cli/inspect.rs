@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::{
-    image::{self, Inspection, Source},
+    image::{self, Inspection},
     report::{
         human::Detail,
         inspect::{self, ModuleKind},
@@ -56,9 +56,8 @@ impl Inspect {
     /// Shows the images one after another.
     pub fn execute(&self) -> Result<Exit, CliError> {
         super::diagnostics::start(self.show.verbose);
+        let sources = self.fetch.sources(&self.images)?;
         let options = self.fetch.options()?;
-        let sources: Vec<Source> =
-            self.images.iter().map(|image| fetch::source(image)).collect::<Result<_, _>>()?;
         fetch::one_registry(&options, &sources)?;
         let runtime = fetch::runtime(&sources)?;
         let progress = progress::progress(true);

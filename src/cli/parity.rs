@@ -82,6 +82,7 @@ impl Parity {
             [one] => one,
             _ => return Err(CliError::Usage("--root-id: give one".to_owned())),
         };
+        let sources = self.load.fetch.sources(&self.images)?;
         let mut options = parity::options(self.load.options()?, root_id);
         options.filter = self.filter.into();
         self.traffic.apply(&mut options)?;
@@ -91,8 +92,6 @@ impl Parity {
                 "--exchanges: some have metadata and so are over HTTP/2, and some are over HTTP/1.1: one Envoy has one kind of upstream, run them apart".to_owned(),
             ));
         }
-        let sources: Vec<_> =
-            self.images.iter().map(|image| fetch::source(image)).collect::<Result<_, _>>()?;
         fetch::one_registry(&options.fetch, &sources)?;
         let here = parity::baseline_here(&options);
         let there = match &self.envoy {

@@ -98,8 +98,8 @@ impl Push {
     /// Checks, builds, writes.
     pub fn execute(&self) -> Result<Exit, CliError> {
         super::diagnostics::start(self.show.verbose);
+        let source = self.conditions.load.fetch.source(&self.module)?;
         let options = self.conditions.options()?;
-        let source = fetch::source(&self.module)?;
         let destination = publish::destination(&self.destination)?;
         let shape = publish::shape(self.shape, &destination)?;
         let given = self.given_config()?;

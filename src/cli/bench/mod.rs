@@ -155,7 +155,9 @@ impl Bench {
         super::diagnostics::start(self.show.verbose);
         // Before the threads whose instructions are to be counted.
         bench::count_instructions();
+        let sources = self.load.fetch.sources(&self.images)?;
         let mut options = self.load.options_for_each_compiler()?;
+        fetch::one_registry(&options.fetch, &sources)?;
         // Bytes are fetched, and what is compiled goes to a store of the run's own.
         options.fetch.store = None;
         options.filter = self.filter.into();
@@ -179,8 +181,6 @@ impl Bench {
             // Not found out after minutes.
             parity::release(envoy).map_err(no_envoy)?;
         }
-        let sources: Vec<_> =
-            self.images.iter().map(|image| fetch::source(image)).collect::<Result<_, _>>()?;
         let runtime = fetch::runtime(&sources)?;
         let mut candidates = Vec::new();
         for (reference, source) in self.images.iter().zip(sources) {
