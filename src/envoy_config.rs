@@ -1,13 +1,16 @@
 //! The configuration with which an Envoy runs a module: one filter for each root_id, and a whole
 //! bootstrap around them.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::Url;
 use serde_json::{Value, json};
 
-use crate::exercise::{FailurePolicy, Filter};
+use crate::{
+    exercise::{FailurePolicy, Filter},
+    host::Plugin,
+};
 
 /// Where Envoy gets the module from.
 #[derive(Debug, Clone)]
@@ -37,57 +40,49 @@ impl Code<'_> {
     }
 }
 
-/// A plugin, in the words of Envoy's `PluginConfig` and `VmConfig`.
+/// A plugin and what Envoy makes of it, in the words of Envoy's `PluginConfig` and `VmConfig`.
 #[derive(Debug, Clone, Default)]
-pub struct Plugin {
+pub struct PluginConfig {
     /// Where the module runs.
     pub filter: Filter,
-    /// The plugin's name, in Envoy's logs.
-    pub name: String,
-    /// The root_id.
-    pub root_id: String,
-    /// Plugins with the same one, and the same code, share a VM.
-    pub vm_id: String,
-    /// The plugin configuration.
-    pub configuration: Vec<u8>,
-    /// The VM configuration.
-    pub vm_configuration: Vec<u8>,
-    /// The VM's environment variables.
-    pub environment_variables: BTreeMap<String, String>,
-    /// The capabilities that the plugin is left; all of them without any.
-    pub allowed_capabilities: Vec<String>,
-    /// Whether a headers callback may stop the headers alone.
-    pub allow_on_headers_stop_iteration: bool,
+    /// The plugin.
+    pub plugin: Plugin,
     /// What becomes of requests whose VM failed.
     pub failure_policy: FailurePolicy,
 }
 
-impl Plugin {
+impl PluginConfig {
     /// The plugin as a filter of a listener or of an HTTP connection manager, called `filter_name`.
     pub fn filter(&self, filter_name: &str, code: &Code<'_>) -> Value {
+        let Plugin { name, root_id, vm_id, .. } = &self.plugin;
         let mut vm = json!({ "runtime": "envoy.wasm.runtime.v8", "code": code.data_source() });
-        if !self.vm_id.is_empty() {
-            vm["vm_id"] = json!(self.vm_id);
+        if !vm_id.is_empty() {
+            vm["vm_id"] = json!(vm_id);
         }
-        if !self.vm_configuration.is_empty() {
-            vm["configuration"] = any(&self.vm_configuration);
+        if !self.plugin.vm_configuration.is_empty() {
+            vm["configuration"] = any(&self.plugin.vm_configuration);
         }
-        if !self.environment_variables.is_empty() {
-            vm["environment_variables"] = json!({ "key_values": self.environment_variables });
+        if !self.plugin.environment_variables.is_empty() {
+            vm["environment_variables"] =
+                json!({ "key_values": self.plugin.environment_variables });
         }
-        let mut plugin = json!({ "name": self.name, "root_id": self.root_id, "vm_config": vm });
-        if !self.configuration.is_empty() {
-            plugin["configuration"] = any(&self.configuration);
+        let mut plugin = json!({ "name": name, "root_id": root_id, "vm_config": vm });
+        if !self.plugin.configuration.is_empty() {
+            plugin["configuration"] = any(&self.plugin.configuration);
         }
-        if self.allow_on_headers_stop_iteration {
+        if self.plugin.allow_on_headers_stop_iteration {
             plugin["allow_on_headers_stop_iteration"] = json!(true);
         }
         if self.failure_policy != FailurePolicy::default() {
             plugin["failure_policy"] = json!(self.failure_policy.envoy_name());
         }
-        if !self.allowed_capabilities.is_empty() {
-            let allowed: serde_json::Map<_, _> =
-                self.allowed_capabilities.iter().map(|name| (name.clone(), json!({}))).collect();
+        if !self.plugin.allowed_capabilities.is_empty() {
+            let allowed: serde_json::Map<_, _> = self
+                .plugin
+                .allowed_capabilities
+                .iter()
+                .map(|name| (name.clone(), json!({})))
+                .collect();
             plugin["capability_restriction_config"] = json!({ "allowed_capabilities": allowed });
         }
         let kind = format!("filters.{}.wasm.v3.Wasm", self.filter.as_str());

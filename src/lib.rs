@@ -29,7 +29,7 @@ mod timing;
 pub mod verdict;
 pub mod vm;
 
-use std::{borrow::Borrow, collections::BTreeMap, time::Duration};
+use std::{borrow::Borrow, time::Duration};
 
 use crate::{
     bench::{Phase, PhaseClock},
@@ -37,7 +37,7 @@ use crate::{
         Connection, Exchange, ExerciseOptions, FailurePolicy, Filter, smoke_connections,
         smoke_exchanges,
     },
-    host::Environment,
+    host::{Environment, Plugin},
     image::{FetchOptions, Image, Progress, Source},
     target::Target,
     verdict::{Finding, Rule, Severity, StaticReport, Verdict},
@@ -58,16 +58,8 @@ pub struct CheckOptions {
     pub vm: VmOptions,
     /// The root_ids to exercise instead of the declared ones.
     pub root_ids: Vec<String>,
-    /// The plugin configuration.
-    pub configuration: Vec<u8>,
-    /// The VM configuration.
-    pub vm_configuration: Vec<u8>,
-    /// The VM's environment variables.
-    pub environment_variables: BTreeMap<String, String>,
-    /// The capabilities that modules have; none is all.
-    pub allowed_capabilities: Vec<String>,
-    /// Whether a headers callback may stop the headers alone.
-    pub allow_on_headers_stop_iteration: bool,
+    /// The plugin, but for its root_id.
+    pub plugin: Plugin,
     /// Where Envoy runs the module.
     pub filter: Filter,
     /// The exchanges of each root, for an HTTP filter.
@@ -93,11 +85,7 @@ impl Default for CheckOptions {
             fetch: FetchOptions::default(),
             vm: VmOptions::default(),
             root_ids: Vec::new(),
-            configuration: Vec::new(),
-            vm_configuration: Vec::new(),
-            environment_variables: BTreeMap::new(),
-            allowed_capabilities: Vec::new(),
-            allow_on_headers_stop_iteration: false,
+            plugin: Plugin { name: PLUGIN_NAME.to_owned(), ..Plugin::default() },
             filter: Filter::default(),
             exchanges: smoke_exchanges(),
             connections: smoke_connections(),
@@ -201,7 +189,7 @@ fn start_all_the_same(
     let template =
         Template::compile(&image.wasm, facts, abi, target, vm, artifacts.as_ref(), &mut clock);
     let Ok(template) = template else { return };
-    let plugin = host::Plugin { name: PLUGIN_NAME.to_owned(), ..host::Plugin::default() };
+    let plugin = Plugin { name: PLUGIN_NAME.to_owned(), ..Plugin::default() };
     let names = report.has_function_names;
     let base = on_a_guest_thread(|| exercise::load_base(&template, &plugin, names, &mut clock));
     if let Ok(base) = base {
@@ -258,13 +246,7 @@ fn execute(
     };
     let exercise_options = ExerciseOptions {
         root_ids: root_ids(options, image),
-        configuration: options.configuration.clone(),
-        vm_configuration: options.vm_configuration.clone(),
-        environment_variables: options.environment_variables.clone(),
-        allowed_capabilities: options.allowed_capabilities.clone(),
-        allow_on_headers_stop_iteration: options.allow_on_headers_stop_iteration,
-        vm_id: String::new(),
-        plugin_name: PLUGIN_NAME.to_owned(),
+        plugin: options.plugin.clone(),
         exchanges,
         connections,
         controls: options.controls,

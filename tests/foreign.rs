@@ -15,12 +15,9 @@ fn run(change: impl FnOnce(&mut CheckOptions)) -> Verdict {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("foreign.wasm");
     std::fs::write(&path, wat::parse_file(data.join("foreign.wat")).unwrap()).unwrap();
-    let mut options = CheckOptions {
-        root_ids: vec!["r".to_owned()],
-        controls: false,
-        environment_variables: [("ONE".to_owned(), "1".to_owned())].into(),
-        ..CheckOptions::default()
-    };
+    let mut options =
+        CheckOptions { root_ids: vec!["r".to_owned()], controls: false, ..CheckOptions::default() };
+    options.plugin.environment_variables = [("ONE".to_owned(), "1".to_owned())].into();
     options.exchanges.truncate(1);
     change(&mut options);
     check::check(path.to_str().unwrap(), &options)
@@ -57,7 +54,8 @@ fn everything_is_answered_as_envoy_1_36_answers() {
 #[test]
 fn what_the_capabilities_leave_out_fails_and_is_reported() {
     let allowed = ["proxy_log", "proxy_on_configure", "proxy_get_property"];
-    let verdict = run(|options| options.allowed_capabilities = allowed.map(str::to_owned).to_vec());
+    let verdict =
+        run(|options| options.plugin.allowed_capabilities = allowed.map(str::to_owned).to_vec());
     let root = &verdict.roots[0];
     let messages: Vec<_> = root.logs.iter().map(|line| line.message.as_str()).collect();
     assert_eq!(

@@ -10,13 +10,13 @@ use filtergate::{CheckOptions, verdict::Rule};
 
 fn assert_as_recorded(target: &str, record: &str) {
     let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("filters/prebuilt/probe-foreign.wasm");
-    let options = CheckOptions {
+    let mut options = CheckOptions {
         target: target.parse().unwrap(),
-        configuration: include_bytes!("data/foreign/signatures.txt").to_vec(),
         exchanges: Vec::new(),
         controls: false,
         ..CheckOptions::default()
     };
+    options.plugin.configuration = include_bytes!("data/foreign/signatures.txt").to_vec();
     let verdict = check::check(module.to_str().unwrap(), &options);
     let ours = verdict.roots[0].logs.iter().map(|line| line.message.trim_end());
     let theirs: Vec<_> = record.lines().skip(1).collect();

@@ -5,7 +5,8 @@ use reqwest::Url;
 
 use crate::{
     CheckOptions,
-    envoy_config::{Code, Plugin, bootstrap},
+    envoy_config::{Code, PluginConfig, bootstrap},
+    host::Plugin,
     image::{self, Digest, Image, Source},
     report::{
         escape::escape,
@@ -108,13 +109,14 @@ impl EnvoyConfig {
     pub fn execute(&self) -> Result<Exit, CliError> {
         super::diagnostics::start(0);
         let source = self.fetch.source(&self.image)?;
-        let options = CheckOptions {
+        let mut options = CheckOptions {
             fetch: self.fetch.options()?,
             filter: self.filter.into(),
             failure_policy: self.behaviour.failure_policy.into(),
-            allow_on_headers_stop_iteration: self.behaviour.allow_on_headers_stop_iteration,
             ..self.plugin.options()?
         };
+        options.plugin.allow_on_headers_stop_iteration =
+            self.behaviour.allow_on_headers_stop_iteration;
         let runtime = fetch::runtime(std::slice::from_ref(&source))?;
         let progress = progress::progress(true);
         let fetched = image::fetch(&source, &self.image, &options.fetch, &*progress);
@@ -159,23 +161,18 @@ impl EnvoyConfig {
             .iter()
             .map(|root_id| {
                 let plugin = Plugin {
-                    filter: options.filter,
                     name: name.clone(),
                     root_id: root_id.clone(),
                     vm_id: self.vm_id.clone(),
-                    configuration: options.configuration.clone(),
-                    vm_configuration: options.vm_configuration.clone(),
-                    environment_variables: options.environment_variables.clone(),
-                    allowed_capabilities: options.allowed_capabilities.clone(),
-                    allow_on_headers_stop_iteration: options.allow_on_headers_stop_iteration,
-                    failure_policy: options.failure_policy,
+                    ..options.plugin.clone()
                 };
                 // Filters of one chain have names of their own.
                 let filter_name = match root_ids.len() {
                     1 => name.clone(),
                     _ => format!("{name}.{root_id}"),
                 };
-                plugin.filter(&filter_name, code)
+                let (filter, failure_policy) = (options.filter, options.failure_policy);
+                PluginConfig { filter, plugin, failure_policy }.filter(&filter_name, code)
             })
             .collect();
         match self.bootstrap {

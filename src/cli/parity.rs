@@ -147,17 +147,13 @@ impl Parity {
             Ok::<_, CliError>(parity::ours(&verdict))
         };
         let there = |envoy: &PathBuf| {
+            let root_id = options.root_ids.first().map_or("", String::as_str);
             let setup = Setup {
                 filter: options.filter,
                 module: Some(image.wasm.clone()),
-                root_id: options.root_ids.first().cloned().unwrap_or_default(),
-                configuration: text(&options.configuration)?,
-                vm_configuration: text(&options.vm_configuration)?,
-                environment_variables: options.environment_variables.clone(),
-                allowed_capabilities: options.allowed_capabilities.clone(),
+                plugin: options.plugin.with_root_id(root_id),
                 buffer_limit_bytes: options.environment.buffer_limit_bytes,
                 failure_policy: options.failure_policy,
-                allow_on_headers_stop_iteration: options.allow_on_headers_stop_iteration,
                 trace: true,
                 http2: options.exchanges.iter().any(Exchange::is_http2),
             };
@@ -234,12 +230,6 @@ fn not_compared(error: ParityError) -> CliError {
 }
 
 /// A configuration as Envoy's JSON can hold it.
-fn text(configuration: &[u8]) -> Result<String, CliError> {
-    String::from_utf8(configuration.to_vec()).map_err(|_| {
-        CliError::Usage("a configuration that is not UTF-8 cannot be given to Envoy".to_owned())
-    })
-}
-
 fn warn_of_another_release(options: &CheckOptions, there: &Baseline) {
     let minor = options.target.envoy_minor();
     if !there.envoy.starts_with(&format!("1.{minor}.")) {

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     CheckOptions,
     exercise::{Exchange, FailurePolicy, Filter},
+    host::Plugin,
     target::Target,
     vm::{Compiler, VmOptions},
 };
@@ -48,10 +49,13 @@ impl PluginArgs {
         };
         Ok(CheckOptions {
             root_ids: self.root_ids.clone(),
-            configuration: read("--config", &self.config)?,
-            vm_configuration: read("--vm-config", &self.vm_config)?,
-            environment_variables: self.environment_variables.iter().cloned().collect(),
-            allowed_capabilities: self.allowed_capabilities.clone(),
+            plugin: Plugin {
+                configuration: read("--config", &self.config)?,
+                vm_configuration: read("--vm-config", &self.vm_config)?,
+                environment_variables: self.environment_variables.iter().cloned().collect(),
+                allowed_capabilities: self.allowed_capabilities.clone(),
+                ..CheckOptions::default().plugin
+            },
             ..CheckOptions::default()
         })
     }
@@ -147,7 +151,7 @@ impl TrafficArgs {
             options.exchanges = exchanges(text)?;
         }
         let BehaviourArgs { failure_policy, allow_on_headers_stop_iteration } = self.behaviour;
-        options.allow_on_headers_stop_iteration = allow_on_headers_stop_iteration;
+        options.plugin.allow_on_headers_stop_iteration = allow_on_headers_stop_iteration;
         options.failure_policy = failure_policy.into();
         Ok(())
     }

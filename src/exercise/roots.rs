@@ -25,20 +25,8 @@ use super::{
 pub struct ExerciseOptions {
     /// The root_ids, in order. Without one the empty root_id is exercised.
     pub root_ids: Vec<String>,
-    /// The plugin configuration.
-    pub configuration: Vec<u8>,
-    /// The VM configuration.
-    pub vm_configuration: Vec<u8>,
-    /// The VM's environment variables.
-    pub environment_variables: BTreeMap<String, String>,
-    /// The capabilities that the module has; none is all.
-    pub allowed_capabilities: Vec<String>,
-    /// Whether a headers callback may stop the headers alone.
-    pub allow_on_headers_stop_iteration: bool,
-    /// The VM's id.
-    pub vm_id: String,
-    /// The plugin's name.
-    pub plugin_name: String,
+    /// The plugin, but for its root_id.
+    pub plugin: Plugin,
     /// The exchanges of each root.
     pub exchanges: Vec<Exchange>,
     /// The TCP connections of each root; where there are any the module is a network filter.
@@ -149,7 +137,7 @@ pub fn exercise(template: &Template, options: &ExerciseOptions) -> Exercised {
         root_ids.push(String::new());
     }
     let names = options.has_function_names;
-    let base = load_base(template, &plugin(options, ""), names, &mut all.base_phases);
+    let base = load_base(template, &options.plugin.with_root_id(""), names, &mut all.base_phases);
     (all.base_logs, all.base_trace) = (base.logs, base.trace);
     if let Some(finding) = base.finding {
         // No root was begun: the reason is the module's, not a root's.
@@ -210,7 +198,7 @@ pub(super) struct Run<'a> {
 
 impl Run<'_> {
     fn plugin(&self, root_id: &str) -> Plugin {
-        plugin(self.options, root_id)
+        self.options.plugin.with_root_id(root_id)
     }
 
     fn root(&mut self, root_id: &str, called: &mut Called) -> (RootRun, bool) {
@@ -244,19 +232,6 @@ impl Run<'_> {
 
     pub(super) fn report(&mut self, root_id: &str, findings: Vec<Finding>) {
         self.findings.extend(findings.into_iter().map(|finding| finding.root(root_id)));
-    }
-}
-
-fn plugin(options: &ExerciseOptions, root_id: &str) -> Plugin {
-    Plugin {
-        name: options.plugin_name.clone(),
-        root_id: root_id.to_owned(),
-        vm_id: options.vm_id.clone(),
-        configuration: options.configuration.clone(),
-        vm_configuration: options.vm_configuration.clone(),
-        environment_variables: options.environment_variables.clone(),
-        allowed_capabilities: options.allowed_capabilities.clone(),
-        allow_on_headers_stop_iteration: options.allow_on_headers_stop_iteration,
     }
 }
 
@@ -328,7 +303,7 @@ fn controls(
         let process = Arc::new(Process::new());
         let run = load_plugin(
             template,
-            &plugin(options, control),
+            &options.plugin.with_root_id(control),
             &process,
             options.has_function_names,
             &mut clock,

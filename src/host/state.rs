@@ -50,6 +50,11 @@ const UNRESTRICTABLE: &[&str] =
     &["pthread_equal", "emscripten_notify_memory_growth", "envoy_resolve_dns"];
 
 impl Plugin {
+    /// The same plugin with this root_id.
+    pub fn with_root_id(&self, root_id: &str) -> Self {
+        Self { root_id: root_id.to_owned(), ..self.clone() }
+    }
+
     /// Whether Envoy lets a module use a host function or callback of this name.
     pub fn allows(&self, capability: &str) -> bool {
         self.allowed_capabilities.is_empty()

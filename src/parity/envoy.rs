@@ -1,7 +1,6 @@
 //! A real Envoy with one Wasm filter between a listener and an upstream, all on loopback.
 
 use std::{
-    collections::BTreeMap,
     io::{self, BufReader, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
@@ -12,8 +11,11 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::envoy_config::{Code, Plugin, address, extension, load_assignment, router, tcp_proxy};
+use crate::envoy_config::{
+    Code, PluginConfig, address, extension, load_assignment, router, tcp_proxy,
+};
 use crate::exercise::{Connection, Exchange, FRAME_GAP, FailurePolicy, Filter, Step};
+use crate::host::Plugin;
 
 use super::{
     ANSWER_LIMIT, ParityError, QUIET, QUIET_LIMIT, START_LIMIT,
@@ -31,18 +33,8 @@ pub struct Setup {
     pub filter: Filter,
     /// The module; without one there is no filter.
     pub module: Option<Vec<u8>>,
-    /// The plugin's root_id.
-    pub root_id: String,
-    /// The plugin configuration.
-    pub configuration: String,
-    /// The VM configuration.
-    pub vm_configuration: String,
-    /// The VM's environment variables.
-    pub environment_variables: BTreeMap<String, String>,
-    /// The capabilities that the plugin is left; all of them without any.
-    pub allowed_capabilities: Vec<String>,
-    /// Whether a headers callback may stop the headers alone.
-    pub allow_on_headers_stop_iteration: bool,
+    /// The plugin. Its name is filtergate's.
+    pub plugin: Plugin,
     /// The most bytes of a body that is buffered for a filter; 0 is Envoy's default.
     pub buffer_limit_bytes: usize,
     /// What becomes of requests whose VM failed.
@@ -320,19 +312,10 @@ fn free_address() -> io::Result<SocketAddr> {
 }
 
 fn wasm(setup: &Setup, module: &Path) -> Value {
-    let plugin = Plugin {
-        filter: setup.filter,
-        name: crate::PLUGIN_NAME.to_owned(),
-        root_id: setup.root_id.clone(),
-        vm_id: String::new(),
-        configuration: setup.configuration.clone().into_bytes(),
-        vm_configuration: setup.vm_configuration.clone().into_bytes(),
-        environment_variables: setup.environment_variables.clone(),
-        allowed_capabilities: setup.allowed_capabilities.clone(),
-        allow_on_headers_stop_iteration: setup.allow_on_headers_stop_iteration,
-        failure_policy: setup.failure_policy,
-    };
-    plugin.filter("wasm", &Code::File(&module.to_string_lossy()))
+    let plugin = Plugin { name: crate::PLUGIN_NAME.to_owned(), ..setup.plugin.clone() };
+    let config =
+        PluginConfig { filter: setup.filter, plugin, failure_policy: setup.failure_policy };
+    config.filter("wasm", &Code::File(&module.to_string_lossy()))
 }
 
 /// The addresses of an Envoy.

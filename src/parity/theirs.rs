@@ -113,7 +113,7 @@ pub fn theirs(binary: &Path, setup: &Setup, exchanges: &[Exchange]) -> Result<Re
     let (requests, connections) =
         if loads { run(&mut envoy, setup.filter, exchanges) } else { (Vec::new(), Vec::new()) };
     Ok(Record {
-        root_id: setup.root_id.clone(),
+        root_id: setup.plugin.root_id.clone(),
         filter: setup.filter.as_str(),
         loads: Some(loads),
         reason: class,

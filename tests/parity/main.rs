@@ -26,6 +26,7 @@ use std::{
 use filtergate::{
     CheckOptions,
     exercise::{Exchange, Filter, smoke_exchanges},
+    host::Plugin,
     parity::{self, Envoy, Setup, compare::parts},
     target::Target,
     verdict::{Severity, Verdict},
@@ -82,8 +83,11 @@ impl Drop for Slot {
 fn setup(module: &Path, root_id: &str, configuration: &str) -> Setup {
     Setup {
         module: Some(std::fs::read(module).unwrap()),
-        root_id: root_id.to_owned(),
-        configuration: configuration.to_owned(),
+        plugin: Plugin {
+            root_id: root_id.to_owned(),
+            configuration: configuration.as_bytes().to_vec(),
+            ..Plugin::default()
+        },
         ..Setup::default()
     }
 }
@@ -121,13 +125,13 @@ fn exchanges() -> Vec<Exchange> {
 }
 
 fn check(target: &Target, reference: &str, root_ids: &[String], configuration: &str) -> Verdict {
-    let options = CheckOptions {
+    let mut options = CheckOptions {
         target: target.clone(),
         root_ids: root_ids.to_vec(),
-        configuration: configuration.as_bytes().to_vec(),
         exchanges: exchanges(),
         ..CheckOptions::default()
     };
+    options.plugin.configuration = configuration.as_bytes().to_vec();
     check::check(reference, &options)
 }
 
@@ -158,7 +162,7 @@ fn differences(
             differences.exchange(ours, &envoys);
         }
     }
-    differences.predicted_lines(verdict, &plugin.root_id, &envoy);
+    differences.predicted_lines(verdict, &plugin.plugin.root_id, &envoy);
     if let Some(run) = run {
         differences.module_logs(run, &envoy);
     }

@@ -37,12 +37,12 @@ fn differences(Oracle { binary, target }: &Oracle, suite: &Suite) -> Vec<String>
     let verdict = check::check(module.to_str().unwrap(), &options);
     let ours = &verdict.roots[0].exchanges;
     assert_eq!(ours.len(), scenarios.len(), "{:?}", verdict.findings);
-    let setup = Setup {
-        allow_on_headers_stop_iteration: suite.allow_on_headers_stop_iteration,
+    let mut setup = Setup {
         buffer_limit_bytes: suite.buffer_limit_bytes,
         http2: suite.http2,
         ..setup(&module, "", "")
     };
+    setup.plugin.allow_on_headers_stop_iteration = suite.allow_on_headers_stop_iteration;
     let mut envoy = Envoy::start(binary, &setup).unwrap();
     let release = parity::release(binary).unwrap();
     let mut record = format!(

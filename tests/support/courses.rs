@@ -79,14 +79,15 @@ impl Suite {
         let scenarios = self.scenarios();
         let environment =
             Environment { buffer_limit_bytes: self.buffer_limit_bytes, ..Environment::default() };
-        CheckOptions {
+        let mut options = CheckOptions {
             target,
             controls: false,
             environment,
-            allow_on_headers_stop_iteration: self.allow_on_headers_stop_iteration,
             exchanges: scenarios.into_iter().map(|scenario| scenario.exchange).collect(),
             ..CheckOptions::default()
-        }
+        };
+        options.plugin.allow_on_headers_stop_iteration = self.allow_on_headers_stop_iteration;
+        options
     }
 }
 

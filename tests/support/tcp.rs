@@ -64,14 +64,14 @@ impl Section {
 
 /// What filtergate makes of a group.
 pub fn here(target: &Target, group: &Group) -> Vec<Section> {
-    let options = CheckOptions {
+    let mut options = CheckOptions {
         target: target.clone(),
         filter: Filter::Network,
-        configuration: group.configuration.clone().into_bytes(),
         connections: group.connections.clone(),
         controls: false,
         ..CheckOptions::default()
     };
+    options.plugin.configuration = group.configuration.clone().into_bytes();
     let verdict = super::check::check(probe().to_str().unwrap(), &options);
     assert_eq!(verdict.loads, Some(true), "{:?}", verdict.findings);
     let results = verdict.roots[0].connections.iter();

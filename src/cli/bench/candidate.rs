@@ -13,7 +13,6 @@ use crate::{
     },
     cli::{CliError, exit::Exit, output, progress},
     exercise::Filter,
-    host::Plugin,
     image::{self, Image, NoProgress, Source},
     parity,
     report::human::{self, Detail},
@@ -101,23 +100,10 @@ impl Candidate {
         options: &CheckOptions,
         runs: u32,
     ) -> Result<InEnvoy, CliError> {
-        let text = |bytes: &[u8]| {
-            String::from_utf8(bytes.to_vec()).map_err(|_| {
-                CliError::Usage(
-                    "--envoy: a configuration that is not UTF-8 cannot be given to Envoy"
-                        .to_owned(),
-                )
-            })
-        };
         let setup = parity::Setup {
             filter: options.filter,
             module: Some(self.image.wasm.clone()),
-            root_id: self.root_ids[0].clone(),
-            configuration: text(&options.configuration)?,
-            vm_configuration: text(&options.vm_configuration)?,
-            environment_variables: options.environment_variables.clone(),
-            allowed_capabilities: options.allowed_capabilities.clone(),
-            allow_on_headers_stop_iteration: options.allow_on_headers_stop_iteration,
+            plugin: options.plugin.with_root_id(&self.root_ids[0]),
             ..parity::Setup::default()
         };
         parity::load_times(envoy, &setup, runs.min(MAX_ENVOY_RUNS) as usize)
@@ -130,16 +116,7 @@ impl Candidate {
         compiler: Compiler,
         runtime: &'a Runtime,
     ) -> Subject<'a> {
-        let plugins = self.root_ids.iter().map(|root_id| Plugin {
-            name: crate::PLUGIN_NAME.to_owned(),
-            root_id: root_id.clone(),
-            vm_id: String::new(),
-            configuration: options.configuration.clone(),
-            vm_configuration: options.vm_configuration.clone(),
-            environment_variables: options.environment_variables.clone(),
-            allowed_capabilities: options.allowed_capabilities.clone(),
-            allow_on_headers_stop_iteration: options.allow_on_headers_stop_iteration,
-        });
+        let plugins = self.root_ids.iter().map(|root_id| options.plugin.with_root_id(root_id));
         let mut vm = options.vm.clone();
         vm.compiler = compiler;
         let conditions = LoadConditions {

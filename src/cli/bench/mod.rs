@@ -162,7 +162,7 @@ impl Bench {
         options.fetch.store = None;
         options.filter = self.filter.into();
         options.controls = false;
-        options.allow_on_headers_stop_iteration = self.allow_on_headers_stop_iteration;
+        options.plugin.allow_on_headers_stop_iteration = self.allow_on_headers_stop_iteration;
         if let Some(text) = &self.exchanges {
             options.exchanges = run::exchanges(text)?;
         }
@@ -362,16 +362,7 @@ impl Bench {
 fn conditions(options: &CheckOptions, plan: &Plan) -> String {
     let text = format!(
         "{:?}",
-        (
-            options.target.name(),
-            &options.configuration,
-            &options.vm_configuration,
-            &options.environment_variables,
-            &options.allowed_capabilities,
-            options.allow_on_headers_stop_iteration,
-            &options.environment,
-            &plan.traffic,
-        )
+        (options.target.name(), &options.plugin, &options.environment, &plan.traffic,)
     );
     let digest = Sha256::digest(text.as_bytes());
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
