@@ -27,6 +27,7 @@ mod listing;
 mod manifest;
 mod oci_error;
 mod open;
+mod plain_reference;
 mod publish;
 mod pull;
 mod reference;

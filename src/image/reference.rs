@@ -1,9 +1,9 @@
 //! What a string on the command line names. Paths are recognised before references are parsed,
 //! because `oci-client` takes nearly any word for an image on Docker Hub.
 
-use super::FetchOptions;
 use super::digest::{Digest, InvalidDigest};
-use oci_distribution::Reference;
+use super::{FetchOptions, plain_reference};
+use oci_distribution::{ParseError, Reference};
 use reqwest::Url;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -103,9 +103,9 @@ impl RegistryReference {
             return Err(syntax("a reference has no spaces in it"));
         }
         let inner = match s.strip_prefix('[') {
-            Some(rest) => parse_ipv6(rest)
+            Some(rest) => parse_ipv6(rest, digest.as_ref())
                 .ok_or_else(|| syntax("not an IPv6 host with an image name behind it"))?,
-            None => Reference::try_from(s).map_err(|error| {
+            None => parse_named(s, digest.as_ref()).map_err(|error| {
                 if repository(s).chars().any(char::is_uppercase) {
                     syntax("the repository name must be lowercase")
                 } else {
@@ -178,16 +178,24 @@ fn repository(s: &str) -> &str {
     name.split_once('/').map_or(name, |(_, path)| path)
 }
 
+/// A reference whose host is a name, or is left out. `digest` is that behind the `@`.
+fn parse_named(s: &str, digest: Option<&Digest>) -> Result<Reference, ParseError> {
+    match plain_reference::parse(s, digest) {
+        Some(reference) => Ok(reference),
+        None => Reference::try_from(s),
+    }
+}
+
 /// `[::1]:5000/name:tag` without its first bracket. The parser of oci-client does not know IPv6
 /// hosts, so the name is parsed behind another one.
-fn parse_ipv6(rest: &str) -> Option<Reference> {
+fn parse_ipv6(rest: &str, digest: Option<&Digest>) -> Option<Reference> {
     let (address, rest) = rest.split_once(']')?;
     address.parse::<Ipv6Addr>().ok()?;
     let (port, name) = rest.split_once('/')?;
     if !port.is_empty() {
         port.strip_prefix(':')?.parse::<u16>().ok()?;
     }
-    let parsed = Reference::try_from(format!("localhost/{name}")).ok()?;
+    let parsed = parse_named(&format!("localhost/{name}"), digest).ok()?;
     let host = format!("[{address}]{port}");
     let repository = parsed.repository().to_owned();
     Some(match (parsed.tag(), parsed.digest()) {

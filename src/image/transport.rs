@@ -9,7 +9,8 @@ use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
 };
 use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 /// As much as is read of an answer that is no content: a token, or the reason for a refusal.
@@ -116,7 +117,24 @@ impl Request {
 }
 
 /// A client for one server, and for what that redirects to.
-pub(crate) struct Transport(Client);
+pub(crate) struct Transport {
+    settings: Settings,
+    first: Client,
+    /// For a server without TLS that redirects to one with it.
+    with_tls: OnceLock<Client>,
+}
+
+/// How clients are built.
+struct Settings {
+    /// What the server has, which is how errors name it.
+    what: String,
+    is_loopback: bool,
+    is_plain_http: bool,
+    ca_file: Option<PathBuf>,
+    certificates: Vec<Certificate>,
+    connect_timeout: Duration,
+    read_timeout: Duration,
+}
 
 impl Transport {
     /// A client for a registry, its token endpoint and its storage.
@@ -139,40 +157,33 @@ impl Transport {
             Some(path) => certificates(path)?,
             None => Vec::new(),
         };
-        let builder = || {
-            let builder = Client::builder()
-                .user_agent(USER_AGENT)
-                .connect_timeout(options.connect_timeout)
-                .read_timeout(options.read_timeout)
-                .tls_certs_merge(certificates.clone())
-                .redirect(reqwest::redirect::Policy::none());
-            // A proxy from the environment cannot reach this machine's loopback.
-            if is_loopback { builder.no_proxy() } else { builder }
+        let settings = Settings {
+            what: what.to_owned(),
+            is_loopback,
+            is_plain_http,
+            ca_file: options.ca_file.clone(),
+            certificates,
+            connect_timeout: options.connect_timeout,
+            read_timeout: options.read_timeout,
         };
-        let client = match builder().build() {
-            // A machine without CA certificates. Plain HTTP needs none.
-            Err(_) if is_plain_http => builder().tls_certs_only([]).build(),
-            result => result,
+        let first = match (is_plain_http, is_loopback) {
+            (true, true) => settings.client(false)?,
+            // There may be a proxy with TLS; or no CA certificates on this machine, and no need of them.
+            (true, false) => settings.client(true).or_else(|_| settings.client(false))?,
+            (false, _) => settings.client(true)?,
         };
-        client.map(Self).map_err(|error| {
-            let reason = chain(&error);
-            // The only certificates that are looked at while there is no server are the file's.
-            if let Some(path) = &options.ca_file
-                && reason.contains("certificate:")
-            {
-                return ImageError::CaFile { path: path.clone(), reason };
-            }
-            let help = if reason.contains("CA certificates") {
-                "install the system's CA certificates (the package `ca-certificates`), or name a file with them by --ca-file or SSL_CERT_FILE"
-            } else {
-                "check the proxy and certificate settings in the environment"
-            };
-            ImageError::Unreachable {
-                what: what.into(),
-                reason: format!("cannot set up the client: {reason}"),
-                help: help.into(),
-            }
-        })
+        Ok(Self { settings, first, with_tls: OnceLock::new() })
+    }
+
+    fn client(&self, url: &Url) -> Result<&Client, ImageError> {
+        if !self.settings.is_plain_http || url.scheme() != "https" {
+            return Ok(&self.first);
+        }
+        if let Some(client) = self.with_tls.get() {
+            return Ok(client);
+        }
+        let client = self.settings.client(true)?;
+        Ok(self.with_tls.get_or_init(|| client))
     }
 
     /// Sends a request, there and to where the answer redirects. reqwest could follow redirects
@@ -186,7 +197,8 @@ impl Transport {
         let Request { method, url, headers, body } = request;
         let mut at = url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let mut builder = self.0.request(method.clone(), at.clone()).headers(headers.clone());
+            let client = self.client(&at).map_err(Problem::Content)?;
+            let mut builder = client.request(method.clone(), at.clone()).headers(headers.clone());
             if let Some(authorization) = authorization
                 && at.origin() == url.origin()
             {
@@ -204,6 +216,42 @@ impl Transport {
         Err(Problem::Refused {
             reason: format!("more than {MAX_REDIRECTS} redirects, the last to {}", shown(&at)),
             help: "check the registry's storage and proxy settings: its redirects lead nowhere",
+        })
+    }
+}
+
+impl Settings {
+    /// Without `tls` the system's certificates, some hundred files, are not read.
+    fn client(&self, tls: bool) -> Result<Client, ImageError> {
+        let builder = Client::builder()
+            .user_agent(USER_AGENT)
+            .connect_timeout(self.connect_timeout)
+            .read_timeout(self.read_timeout)
+            .redirect(reqwest::redirect::Policy::none());
+        let builder = match tls {
+            true => builder.tls_certs_merge(self.certificates.clone()),
+            false => builder.tls_certs_only([]),
+        };
+        // A proxy from the environment cannot reach this machine's loopback.
+        let builder = if self.is_loopback { builder.no_proxy() } else { builder };
+        builder.build().map_err(|error| {
+            let reason = chain(&error);
+            // The only certificates that are looked at while there is no server are the file's.
+            if let Some(path) = &self.ca_file
+                && reason.contains("certificate:")
+            {
+                return ImageError::CaFile { path: path.clone(), reason };
+            }
+            let help = if reason.contains("CA certificates") {
+                "install the system's CA certificates (the package `ca-certificates`), or name a file with them by --ca-file or SSL_CERT_FILE"
+            } else {
+                "check the proxy and certificate settings in the environment"
+            };
+            ImageError::Unreachable {
+                what: self.what.clone(),
+                reason: format!("cannot set up the client: {reason}"),
+                help: help.into(),
+            }
         })
     }
 }
