@@ -82,9 +82,9 @@ pub struct PhaseClock {
 }
 
 impl PhaseClock {
-    /// Runs `work` as (a part of) `phase`.
+    /// Runs `work`, which stays on this thread, as (a part of) `phase`.
     pub fn measure<T>(&mut self, phase: Phase, work: impl FnOnce() -> T) -> T {
-        let watch = Stopwatch::process();
+        let watch = Stopwatch::thread();
         let result = work();
         self.add(phase, watch.elapsed());
         result

@@ -14,9 +14,9 @@ pub use instructions::{NotCounted, count_instructions};
 pub struct PhaseTime {
     /// Wall time.
     pub wall_ns: u64,
-    /// CPU time: of the whole process, so that compiling on two cores counts both and work that
-    /// awaits is counted wherever it runs; of the thread alone for hashing and unpacking, beside
-    /// which a transfer may go on. 0 where the system does not tell it.
+    /// CPU time: of the whole process for compiling on all cores, and for work that awaits, so that it
+    /// is counted wherever it runs; of the thread alone for all else, beside which other work may go
+    /// on. 0 where the system does not tell it.
     pub cpu_ns: u64,
     /// Instructions in user mode, of the whole process. `None` where [`count_instructions`] was not
     /// called or says why they are not counted.

@@ -296,7 +296,8 @@ fn obtain(
     artifacts: Option<&Artifacts>,
     clock: &mut PhaseClock,
 ) -> Result<(Compiler, Module), CompileError> {
-    let watch = Stopwatch::process();
+    // Other images may be checked beside this one, unless it has all cores.
+    let watch = if engines.parallel { Stopwatch::process() } else { Stopwatch::thread() };
     let engine = engines.of(asked).map_err(machine)?;
     let found = artifacts.and_then(|artifacts| artifacts.load(asked, &engine, engines.parallel));
     if let Some(found) = found {
