@@ -16,9 +16,8 @@ pub fn default_jobs(count: usize) -> NonZeroUsize {
     }
 }
 
-/// Results that may wait for an earlier one, for each job: a slow one must not have all the others pile
-/// up in memory.
-const AHEAD: usize = 16;
+/// Results that may wait for an earlier one: a slow one must not have all the others pile up in memory.
+const AHEAD: usize = 30;
 
 struct State<R> {
     /// The first thing that nobody has begun.
@@ -70,7 +69,7 @@ pub fn in_order<R: Send + 'static, D, E>(
         return (0..count).try_for_each(|number| one_here(number, count, &work, &mut take));
     }
     let work = Arc::new(work);
-    let window = jobs * AHEAD;
+    let window = jobs + AHEAD;
     let state = State { next: 0, taken: 0, ready: Vec::new(), stop: false };
     let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
     let mut started = 0;
@@ -193,7 +192,7 @@ mod tests {
         let work = move |_| (counter.fetch_add(1, SeqCst), ());
         let taken: Result<(), Infallible> = in_order(100, jobs(2), work, |number, _| {
             // One is being taken: it no longer waits.
-            assert!(begun.load(SeqCst) <= number + 1 + 2 * AHEAD);
+            assert!(begun.load(SeqCst) <= number + 1 + 2 + AHEAD);
             Ok(())
         });
         taken.unwrap();
@@ -209,7 +208,32 @@ mod tests {
             _ => Ok(()),
         });
         assert_eq!(failed, Err("enough"));
-        assert!(begun.load(SeqCst) <= 6 + 3 * AHEAD);
+        assert!(begun.load(SeqCst) <= 6 + 3 + AHEAD);
+    }
+
+    #[test]
+    fn one_job_stays_on_its_thread_and_leaves_the_last_to_the_end_of_the_process() {
+        struct Counted(Arc<AtomicUsize>);
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, SeqCst);
+            }
+        }
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&dropped);
+        let on_one = move || {
+            let here = thread::current().id();
+            let work = move |_| (thread::current().id() == here, Counted(Arc::clone(&counter)));
+            let mut all_here = true;
+            let ok: Result<(), Infallible> = in_order(5, jobs(1), work, |_, is_here| {
+                all_here &= is_here;
+                Ok(())
+            });
+            ok.unwrap();
+            all_here
+        };
+        assert!(spawn_for_guests("guests", on_one).unwrap().join().unwrap());
+        assert_eq!(dropped.load(SeqCst), 4);
     }
 
     #[test]
