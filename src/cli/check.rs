@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 
 use clap::Args;
+use tokio::runtime::Runtime;
 
 use crate::{
     CheckOptions, Judge,
@@ -93,6 +94,7 @@ impl Check {
             } else {
                 Layout::Line
             },
+            runtime: fetch::shared_runtime(&sources)?,
             images: sources.into_iter().zip(self.images.iter().cloned()).collect(),
             options,
             fetch,
@@ -149,6 +151,8 @@ struct Batch {
     images: Vec<(Source, String)>,
     options: Vec<CheckOptions>,
     fetch: FetchOptions,
+    /// For images that come over the network, where there are several.
+    runtime: Option<Runtime>,
     progress: Box<dyn Progress>,
     format: Format,
     trace_format: Option<TraceFormat>,
@@ -190,8 +194,11 @@ impl Batch {
         source: &Source,
         reference: &str,
     ) -> Result<Result<Image, ImageError>, CliError> {
-        let runtime = fetch::runtime(std::slice::from_ref(source))?;
         let fetched = image::fetch(source, reference, &self.fetch, &*self.progress);
+        if let Some(runtime) = self.runtime.as_ref().filter(|_| source.needs_network()) {
+            return Ok(runtime.block_on(fetched));
+        }
+        let runtime = fetch::runtime(std::slice::from_ref(source))?;
         let image = runtime.block_on(fetched);
         runtime.shutdown_background();
         Ok(image)

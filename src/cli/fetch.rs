@@ -229,14 +229,25 @@ pub fn one_registry(options: &FetchOptions, sources: &[Source]) -> Result<(), Cl
     }
 }
 
+/// A runtime on which several jobs can fetch, and which keeps their connections open between their
+/// images; none where fewer than two of `sources` need the network.
+pub fn shared_runtime(sources: &[Source]) -> Result<Option<Runtime>, CliError> {
+    if sources.iter().filter(|source| source.needs_network()).count() < 2 {
+        return Ok(None);
+    }
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.map(Some).map_err(no_runtime)
+}
+
 /// A runtime that can fetch `sources`. Files need neither network nor timers.
 pub fn runtime(sources: &[Source]) -> Result<Runtime, CliError> {
     let mut builder = Builder::new_current_thread();
     if sources.iter().any(Source::needs_network) {
         builder.enable_all();
     }
-    builder.build().map_err(|source: io::Error| CliError::Io {
-        what: "cannot start the runtime for fetching images",
-        source,
-    })
+    builder.build().map_err(no_runtime)
+}
+
+fn no_runtime(source: io::Error) -> CliError {
+    CliError::Io { what: "cannot start the runtime for fetching images", source }
 }

@@ -64,6 +64,7 @@ pub use reference::{ModuleUrl, ReferenceError, RegistryReference, Selector, Sour
 pub use runtime_config::RuntimeConfig;
 pub use shape::Shape;
 pub use signature::{InvalidKey, PublicKey};
+pub use transport::Clients;
 
 /// Limits and choices for [`fetch`].
 #[derive(Debug, Clone)]
@@ -94,6 +95,8 @@ pub struct FetchOptions {
     pub verify_key: Option<PublicKey>,
     /// Where manifests, blobs and compiled modules are kept; without one nothing is.
     pub store: Option<Arc<Store>>,
+    /// The HTTP clients. Clones of the options share them, which is of use on one runtime.
+    pub clients: Clients,
 }
 
 /// Where the credentials for a registry come from.
@@ -125,6 +128,7 @@ impl Default for FetchOptions {
             credentials: CredentialSource::default(),
             verify_key: None,
             store: None,
+            clients: Clients::default(),
         }
     }
 }

@@ -9,8 +9,10 @@ use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
 };
 use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
+use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// As much as is read of an answer that is no content: a token, or the reason for a refusal.
@@ -116,24 +118,49 @@ impl Request {
     }
 }
 
-/// A client for one server, and for what that redirects to.
-pub(crate) struct Transport {
-    settings: Settings,
-    first: Client,
-    /// For a server without TLS that redirects to one with it.
-    with_tls: OnceLock<Client>,
+/// The HTTP clients of options and their clones. Fetches that share them share connections, too, and
+/// read the system's CA certificates once.
+#[derive(Clone, Default)]
+pub struct Clients(Arc<Mutex<HashMap<Settings, Client>>>);
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clients")
+    }
 }
 
-/// How clients are built.
+impl Clients {
+    /// The client of these settings, for the server that has `what`.
+    fn get(&self, settings: &Settings, what: &str) -> Result<Client, ImageError> {
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(settings) {
+            return Ok(client.clone());
+        }
+        let client = settings.client(what)?;
+        clients.insert(settings.clone(), client.clone());
+        Ok(client)
+    }
+}
+
+/// What tells one client from another.
+#[derive(Clone, PartialEq, Eq, Hash)]
 struct Settings {
-    /// What the server has, which is how errors name it.
-    what: String,
     is_loopback: bool,
-    is_plain_http: bool,
+    /// Without TLS the system's certificates, some hundred files, are not read.
+    tls: bool,
     ca_file: Option<PathBuf>,
-    certificates: Vec<Certificate>,
     connect_timeout: Duration,
     read_timeout: Duration,
+}
+
+/// A client for one server, and for what that redirects to.
+pub(crate) struct Transport {
+    /// What the server has, which is how errors name it.
+    what: String,
+    is_plain_http: bool,
+    settings: Settings,
+    first: Client,
+    clients: Clients,
 }
 
 impl Transport {
@@ -153,37 +180,30 @@ impl Transport {
         is_plain_http: bool,
         options: &FetchOptions,
     ) -> Result<Self, ImageError> {
-        let certificates = match &options.ca_file {
-            Some(path) => certificates(path)?,
-            None => Vec::new(),
-        };
-        let settings = Settings {
-            what: what.to_owned(),
+        let settings = |tls| Settings {
             is_loopback,
-            is_plain_http,
+            tls,
             ca_file: options.ca_file.clone(),
-            certificates,
             connect_timeout: options.connect_timeout,
             read_timeout: options.read_timeout,
         };
+        let get = |tls| options.clients.get(&settings(tls), what);
         let first = match (is_plain_http, is_loopback) {
-            (true, true) => settings.client(false)?,
+            (true, true) => get(false)?,
             // There may be a proxy with TLS; or no CA certificates on this machine, and no need of them.
-            (true, false) => settings.client(true).or_else(|_| settings.client(false))?,
-            (false, _) => settings.client(true)?,
+            (true, false) => get(true).or_else(|_| get(false))?,
+            (false, _) => get(true)?,
         };
-        Ok(Self { settings, first, with_tls: OnceLock::new() })
+        let (what, settings) = (what.to_owned(), settings(true));
+        Ok(Self { what, is_plain_http, settings, first, clients: options.clients.clone() })
     }
 
-    fn client(&self, url: &Url) -> Result<&Client, ImageError> {
-        if !self.settings.is_plain_http || url.scheme() != "https" {
-            return Ok(&self.first);
+    /// A server without TLS may redirect to one with it.
+    fn client(&self, url: &Url) -> Result<Client, ImageError> {
+        match self.is_plain_http && url.scheme() == "https" {
+            true => self.clients.get(&self.settings, &self.what),
+            false => Ok(self.first.clone()),
         }
-        if let Some(client) = self.with_tls.get() {
-            return Ok(client);
-        }
-        let client = self.settings.client(true)?;
-        Ok(self.with_tls.get_or_init(|| client))
     }
 
     /// Sends a request, there and to where the answer redirects. reqwest could follow redirects
@@ -221,15 +241,18 @@ impl Transport {
 }
 
 impl Settings {
-    /// Without `tls` the system's certificates, some hundred files, are not read.
-    fn client(&self, tls: bool) -> Result<Client, ImageError> {
+    fn client(&self, what: &str) -> Result<Client, ImageError> {
+        let certificates = match &self.ca_file {
+            Some(path) => certificates(path)?,
+            None => Vec::new(),
+        };
         let builder = Client::builder()
             .user_agent(USER_AGENT)
             .connect_timeout(self.connect_timeout)
             .read_timeout(self.read_timeout)
             .redirect(reqwest::redirect::Policy::none());
-        let builder = match tls {
-            true => builder.tls_certs_merge(self.certificates.clone()),
+        let builder = match self.tls {
+            true => builder.tls_certs_merge(certificates),
             false => builder.tls_certs_only([]),
         };
         // A proxy from the environment cannot reach this machine's loopback.
@@ -248,7 +271,7 @@ impl Settings {
                 "check the proxy and certificate settings in the environment"
             };
             ImageError::Unreachable {
-                what: self.what.clone(),
+                what: what.into(),
                 reason: format!("cannot set up the client: {reason}"),
                 help: help.into(),
             }
