@@ -338,6 +338,34 @@ fn a_large_manifest_is_refused() {
 }
 
 #[test]
+fn fetches_with_the_same_options_share_connections() {
+    const FETCHES: usize = 5;
+    /// Of one image at once: its module, and two places of a runtime config.
+    const BLOBS: usize = 3;
+    let server = Server::start(|request| good(request).keep_alive());
+    let options = options();
+    let reference = format!("{}/acme/filter:v1", server.host());
+    let source = Source::parse(&reference).unwrap();
+    block_on(async {
+        for _ in 0..FETCHES {
+            fetch(&source, &reference, &options, &NoProgress).await.unwrap();
+        }
+    });
+    assert_eq!(server.count(is_wasm_blob), FETCHES);
+    assert!(server.connections() <= BLOBS, "{} connections", server.connections());
+}
+
+#[test]
+fn connections_that_ended_with_their_runtime_are_not_used_again() {
+    let server = Server::start(|request| good(request).keep_alive());
+    let options = options();
+    for _ in 0..3 {
+        pull_with(&server, "acme/filter:v1", &options).unwrap();
+    }
+    assert_eq!(server.count(is_wasm_blob), 3);
+}
+
+#[test]
 fn a_registry_that_never_answers_is_given_up() {
     // Bound and listening, and never accepted from.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

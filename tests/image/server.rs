@@ -1,8 +1,9 @@
-//! As much of an HTTP server as a registry needs: one request for each connection, on a thread.
+//! As much of an HTTP server as a registry needs: one request for each connection, on a thread, unless
+//! an answer keeps it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -34,6 +35,7 @@ pub struct Answer {
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     with_length: bool,
+    keep_alive: bool,
     cut: Option<usize>,
     rest: Option<Rest>,
 }
@@ -53,6 +55,7 @@ impl Answer {
             headers: Vec::new(),
             body: body.as_ref().into(),
             with_length: true,
+            keep_alive: false,
             cut: None,
             rest: None,
         }
@@ -72,6 +75,12 @@ impl Answer {
     /// The body ends with the connection.
     pub fn without_length(mut self) -> Self {
         self.with_length = false;
+        self
+    }
+
+    /// The connection is for further requests.
+    pub fn keep_alive(mut self) -> Self {
+        self.keep_alive = true;
         self
     }
 
@@ -97,7 +106,8 @@ impl Answer {
     }
 
     fn write(&self, stream: &mut TcpStream) -> std::io::Result<()> {
-        let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", self.status);
+        let connection = if self.keep_alive { "keep-alive" } else { "close" };
+        let mut head = format!("HTTP/1.1 {} X\r\nConnection: {connection}\r\n", self.status);
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -126,6 +136,7 @@ impl Answer {
 pub struct Server {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
+    connections: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -142,26 +153,36 @@ impl Server {
     ) -> Self {
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
+        let connections = Arc::new(AtomicUsize::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let handler = Arc::new(handler);
-        let (log, stopped) = (requests.clone(), stop.clone());
+        let (log, stopped, accepted) = (requests.clone(), stop.clone(), connections.clone());
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if stopped.load(Ordering::SeqCst) {
                     return;
                 }
+                accepted.fetch_add(1, Ordering::SeqCst);
                 let (log, handler) = (log.clone(), handler.clone());
                 std::thread::spawn(move || {
                     let mut stream = stream.unwrap();
-                    if let Some(request) = read(&stream) {
+                    while let Some(request) = read(&stream) {
                         log.lock().unwrap().push(request.clone());
+                        let answer = handler(&request);
                         // A client that goes away early is a client's business.
-                        let _ = handler(&request).write(&mut stream);
+                        if answer.write(&mut stream).is_err() || !answer.keep_alive {
+                            break;
+                        }
                     }
                 });
             }
         });
-        Self { address, requests, stop, thread: Some(thread) }
+        Self { address, requests, connections, stop, thread: Some(thread) }
+    }
+
+    /// How many connections there have been.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     pub fn host(&self) -> String {
