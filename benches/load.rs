@@ -1,5 +1,6 @@
 //! Load time of every prebuilt filter: compiling it bare and through the template, having it from the
-//! store, an instance of it, the whole load from bytes to a configured root, and a whole check. See README.md beside this file.
+//! store, an instance of it, the whole load from bytes to a configured root, and a whole check. See
+//! README.md beside this file.
 
 use std::{
     fs,
@@ -111,22 +112,6 @@ fn compile(criterion: &mut Criterion, filters: &[Filter]) {
     }
 }
 
-fn instantiate(criterion: &mut Criterion, filters: &[Filter]) {
-    let mut group = criterion.benchmark_group("instantiate");
-    for filter in filters {
-        // Made here, so that a filter that was not asked for costs nothing.
-        let mut made = None;
-        group.bench_function(BenchmarkId::from_parameter(&filter.name), |bencher| {
-            let Some(template) = made.get_or_insert_with(|| template(filter)) else { return };
-            let process = Arc::new(Process::new());
-            bencher.iter(|| {
-                let plugin = filter.conditions.plugins[0].clone();
-                black_box(template.instantiate(plugin, Arc::clone(&process)).is_ok())
-            });
-        });
-    }
-}
-
 /// The same of a module that the store has compiled.
 fn deserialize(criterion: &mut Criterion, filters: &[Filter]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -147,6 +132,51 @@ fn deserialize(criterion: &mut Criterion, filters: &[Filter]) {
     }
 }
 
+/// Measures `work` on a compiled module.
+fn of_template(
+    criterion: &mut Criterion,
+    name: &str,
+    filters: &[Filter],
+    work: impl Fn(&Template, &Plugin) -> bool,
+) {
+    let mut group = criterion.benchmark_group(name);
+    for filter in filters {
+        // Made here, so that a filter that was not asked for costs nothing.
+        let mut made = None;
+        group.bench_function(BenchmarkId::from_parameter(&filter.name), |bencher| {
+            let Some(template) = made.get_or_insert_with(|| template(filter)) else { return };
+            bencher.iter(|| black_box(work(template, &filter.conditions.plugins[0])));
+        });
+    }
+}
+
+fn instantiate(criterion: &mut Criterion, filters: &[Filter]) {
+    let process = Arc::new(Process::new());
+    of_template(criterion, "instantiate", filters, |template, plugin| {
+        template.instantiate(plugin.clone(), Arc::clone(&process)).is_ok()
+    });
+}
+
+/// What a process that runs on takes for one more: instantiate, start, `proxy_on_vm_start`,
+/// `proxy_on_configure`.
+fn fresh_instance(criterion: &mut Criterion, filters: &[Filter]) {
+    of_template(criterion, "fresh-instance", filters, |template, plugin| {
+        let process = Arc::new(Process::new());
+        let clock = &mut PhaseClock::default();
+        load_plugin(template, plugin, &process, false, clock).loaded.is_some()
+    });
+}
+
+fn load(criterion: &mut Criterion, filters: &[Filter]) {
+    let mut group = criterion.benchmark_group("load");
+    for filter in filters {
+        group.throughput(Throughput::Bytes(filter.wasm.len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(&filter.name), |bencher| {
+            timed(bencher, || cold_load(&filter.wasm, &filter.conditions, PhaseClock::default()));
+        });
+    }
+}
+
 /// The verdict on a file, with its exchanges, in a process that runs on and without a store.
 fn whole_check(criterion: &mut Criterion, filters: &[Filter]) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -160,34 +190,6 @@ fn whole_check(criterion: &mut Criterion, filters: &[Filter]) {
             timed(bencher, || {
                 runtime.block_on(check(&source, &reference, &options, &NoProgress)).outcome
             });
-        });
-    }
-}
-
-/// What a process that runs on takes for one more: instantiate, start, `proxy_on_vm_start`,
-/// `proxy_on_configure`.
-fn fresh_instance(criterion: &mut Criterion, filters: &[Filter]) {
-    let mut group = criterion.benchmark_group("fresh-instance");
-    for filter in filters {
-        let mut made = None;
-        group.bench_function(BenchmarkId::from_parameter(&filter.name), |bencher| {
-            let Some(template) = made.get_or_insert_with(|| template(filter)) else { return };
-            let plugin = &filter.conditions.plugins[0];
-            bencher.iter(|| {
-                let process = Arc::new(Process::new());
-                let clock = &mut PhaseClock::default();
-                black_box(load_plugin(template, plugin, &process, false, clock).loaded.is_some())
-            });
-        });
-    }
-}
-
-fn load(criterion: &mut Criterion, filters: &[Filter]) {
-    let mut group = criterion.benchmark_group("load");
-    for filter in filters {
-        group.throughput(Throughput::Bytes(filter.wasm.len() as u64));
-        group.bench_function(BenchmarkId::from_parameter(&filter.name), |bencher| {
-            timed(bencher, || cold_load(&filter.wasm, &filter.conditions, PhaseClock::default()));
         });
     }
 }

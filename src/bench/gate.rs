@@ -49,8 +49,8 @@ const PHASE_FLOOR_NS: f64 = 100_000.0;
 const STREAM_FLOOR_NS: f64 = 300.0;
 /// By so much more than the threshold a stream has to grow, or a load from a store. Where code and data
 /// happen to lie makes some microseconds of a stream a third longer in one process than in another, and
-/// on a busy machine a load that compiles nothing came out between half and twice as long. The counters of a stream are
-/// exact, and so is the size of what the store has.
+/// on a busy machine a load that compiles nothing came out between half and twice as long. The counters
+/// of a stream are exact, and so is the size of what the store has.
 const SHORT_MARGIN: f64 = 1.0;
 
 /// What becomes of a difference.

@@ -3,10 +3,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::{store::Store, vm::Artifacts};
+use crate::{image::Digest, store::Store, vm::Artifacts};
 
 use super::{
     load::{LoadConditions, compile},
@@ -52,9 +51,7 @@ impl RunStore {
         wasm: &[u8],
         conditions: &LoadConditions,
     ) -> Result<Artifacts, String> {
-        let sha256: String =
-            Sha256::digest(wasm).iter().map(|byte| format!("{byte:02x}")).collect();
-        let artifacts = Artifacts::new(&self.store, &sha256);
+        let artifacts = Artifacts::new(&self.store, Digest::sha256(wasm).hex());
         let load = || {
             let mut clock = PhaseClock::default();
             let LoadConditions { target, vm, .. } = conditions;

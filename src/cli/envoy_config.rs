@@ -112,11 +112,9 @@ impl EnvoyConfig {
         let mut options = CheckOptions {
             fetch: self.fetch.options()?,
             filter: self.filter.into(),
-            failure_policy: self.behaviour.failure_policy.into(),
             ..self.plugin.options()?
         };
-        options.plugin.allow_on_headers_stop_iteration =
-            self.behaviour.allow_on_headers_stop_iteration;
+        self.behaviour.apply(&mut options);
         let runtime = fetch::runtime(std::slice::from_ref(&source))?;
         let progress = progress::progress(true);
         let fetched = image::fetch(&source, &self.image, &options.fetch, &*progress);

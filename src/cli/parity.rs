@@ -229,7 +229,6 @@ fn not_compared(error: ParityError) -> CliError {
     CliError::NotMeasured(error.to_string())
 }
 
-/// A configuration as Envoy's JSON can hold it.
 fn warn_of_another_release(options: &CheckOptions, there: &Baseline) {
     let minor = options.target.envoy_minor();
     if !there.envoy.starts_with(&format!("1.{minor}.")) {

@@ -150,10 +150,16 @@ impl TrafficArgs {
         if let Some(text) = &self.exchanges {
             options.exchanges = exchanges(text)?;
         }
-        let BehaviourArgs { failure_policy, allow_on_headers_stop_iteration } = self.behaviour;
-        options.plugin.allow_on_headers_stop_iteration = allow_on_headers_stop_iteration;
-        options.failure_policy = failure_policy.into();
+        self.behaviour.apply(options);
         Ok(())
+    }
+}
+
+impl BehaviourArgs {
+    /// Puts what these words say into the options.
+    pub fn apply(&self, options: &mut CheckOptions) {
+        options.plugin.allow_on_headers_stop_iteration = self.allow_on_headers_stop_iteration;
+        options.failure_policy = self.failure_policy.into();
     }
 }
 

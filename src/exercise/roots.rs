@@ -197,15 +197,11 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn plugin(&self, root_id: &str) -> Plugin {
-        self.options.plugin.with_root_id(root_id)
-    }
-
     fn root(&mut self, root_id: &str, called: &mut Called) -> (RootRun, bool) {
         let names = self.options.has_function_names;
         let mut root = RootRun { root_id: root_id.to_owned(), ..RootRun::default() };
         let process = Arc::new(Process::within(self.options.environment.clone()));
-        let plugin = self.plugin(root_id);
+        let plugin = self.options.plugin.with_root_id(root_id);
         let mut canary = load_plugin(self.template, &plugin, &process, names, &mut root.phases);
         root.logs = std::mem::take(&mut canary.logs);
         root.note_trace(TraceStage::Canary, std::mem::take(&mut canary.trace));

@@ -31,14 +31,24 @@ pub(super) fn parse(s: &str, digest: Option<&Digest>) -> Option<Reference> {
     if !is_plain {
         return None;
     }
-    let (host, path) = (host.to_owned(), path.to_owned());
-    let (tag, digest) = (tag.map(str::to_owned), digest.map(Digest::to_string));
-    Some(match (tag, digest) {
-        (Some(tag), Some(digest)) => Reference::with_tag_and_digest(host, path, tag, digest),
-        (None, Some(digest)) => Reference::with_digest(host, path, digest),
-        (Some(tag), None) => Reference::with_tag(host, path, tag),
-        (None, None) => Reference::with_tag(host, path, "latest".to_owned()),
-    })
+    let digest = digest.map(Digest::to_string);
+    Some(of_parts(host.to_owned(), path.to_owned(), tag, digest.as_deref()))
+}
+
+/// A reference to `latest`, if neither a tag nor a digest says otherwise.
+pub(super) fn of_parts(
+    host: String,
+    repository: String,
+    tag: Option<&str>,
+    digest: Option<&str>,
+) -> Reference {
+    match (tag, digest) {
+        (Some(tag), Some(digest)) => {
+            Reference::with_tag_and_digest(host, repository, tag.into(), digest.into())
+        }
+        (None, Some(digest)) => Reference::with_digest(host, repository, digest.into()),
+        (tag, None) => Reference::with_tag(host, repository, tag.unwrap_or("latest").into()),
+    }
 }
 
 /// A host that is no part of a name on Docker Hub, with or without a port.
@@ -64,10 +74,10 @@ fn is_domain_component(part: &str) -> bool {
 /// Letters and digits, with one dot, one or two underscores, or any number of hyphens between them.
 fn is_path_component(part: &str) -> bool {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let between = part.split(is_word).filter(|between| !between.is_empty());
+    let mut between = part.split(is_word).filter(|between| !between.is_empty());
     part.starts_with(is_word)
         && part.ends_with(is_word)
-        && between.into_iter().all(|between| {
+        && between.all(|between| {
             matches!(between, "." | "_" | "__") || between.bytes().all(|byte| byte == b'-')
         })
 }

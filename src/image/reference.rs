@@ -180,10 +180,7 @@ fn repository(s: &str) -> &str {
 
 /// A reference whose host is a name, or is left out. `digest` is that behind the `@`.
 fn parse_named(s: &str, digest: Option<&Digest>) -> Result<Reference, ParseError> {
-    match plain_reference::parse(s, digest) {
-        Some(reference) => Ok(reference),
-        None => Reference::try_from(s),
-    }
+    plain_reference::parse(s, digest).map_or_else(|| Reference::try_from(s), Ok)
 }
 
 /// `[::1]:5000/name:tag` without its first bracket. The parser of oci-client does not know IPv6
@@ -198,13 +195,7 @@ fn parse_ipv6(rest: &str, digest: Option<&Digest>) -> Option<Reference> {
     let parsed = parse_named(&format!("localhost/{name}"), digest).ok()?;
     let host = format!("[{address}]{port}");
     let repository = parsed.repository().to_owned();
-    Some(match (parsed.tag(), parsed.digest()) {
-        (Some(tag), Some(digest)) => {
-            Reference::with_tag_and_digest(host, repository, tag.into(), digest.into())
-        }
-        (_, Some(digest)) => Reference::with_digest(host, repository, digest.into()),
-        (tag, None) => Reference::with_tag(host, repository, tag.unwrap_or("latest").into()),
-    })
+    Some(plain_reference::of_parts(host, repository, parsed.tag(), parsed.digest()))
 }
 
 /// Whether a host, with or without a port, is this machine's loopback.

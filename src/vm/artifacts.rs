@@ -34,27 +34,19 @@ impl Artifacts {
         format!("{}-{asked}-{:016x}", self.module_sha256, hasher.finish())
     }
 
-    /// The module as it was compiled before, where it was, and by which compiler. `engine` is that
-    /// of the compiler `asked`, and `parallel` how it was built.
+    /// The module as it was compiled before, where it was, and by which compiler. `engine` is that of
+    /// `asked`.
     #[allow(unsafe_code)]
-    pub(super) fn load(
-        &self,
-        asked: Compiler,
-        engine: &Engine,
-        parallel: bool,
-    ) -> Option<(Compiler, Module)> {
-        let name = self.name(asked, engine);
+    pub(super) fn load(&self, asked: Build, engine: &Engine) -> Option<(Compiler, Module)> {
+        let name = self.name(asked.compiler, engine);
         let Compiled { file, compiler } = self.store.compiled(&name)?;
-        let ran = if compiler == asked.as_str() { asked } else { Compiler::CraneliftFast };
-        let other = match ran {
-            ran if ran == asked => None,
-            compiler => Some(shared_engine(Build { compiler, parallel, fuel: false }).ok()?),
-        };
-        let engine = other.as_ref().unwrap_or(engine);
+        let is_asked = compiler == asked.compiler.as_str();
+        let ran = if is_asked { asked.compiler } else { Compiler::CraneliftFast };
+        let engine = shared_engine(Build { compiler: ran, ..asked }).ok()?;
         // SAFETY: wasmtime wants code that it compiled itself and that does not change. This program
         // wrote it, into a folder which only this user can write to, as the store has checked; its
         // digest is what it was then. A file of the store is replaced, and never written to again.
-        match unsafe { Module::deserialize_open_file(engine, file) } {
+        match unsafe { Module::deserialize_open_file(&engine, file) } {
             Ok(module) => Some((ran, module)),
             Err(error) => {
                 self.store.discard_compiled(&name, &format!("{error:#}"));

@@ -32,7 +32,8 @@ pub struct VmOptions {
     pub trace: bool,
     /// Whether the fuel that guests use is counted, which makes them slower.
     pub fuel: bool,
-    /// Whether a module may be compiled on all cores, for which the others are not busy otherwise.
+    /// Whether a module may be compiled on all cores. Where other modules keep the cores busy, to share
+    /// each with all of them takes longer.
     pub parallel: bool,
 }
 
@@ -133,8 +134,8 @@ impl Template {
         let parallel = options.parallel && facts.code_bytes > PARALLEL_CODE_BYTES;
         // What counts fuel is of use to nobody else.
         let artifacts = artifacts.filter(|_| !options.fuel);
-        let engines = Engines { parallel, fuel: options.fuel };
-        let (compiler, module) = obtain(bytes, options.compiler, engines, artifacts, clock)?;
+        let asked = Build { compiler: options.compiler, parallel, fuel: options.fuel };
+        let (compiler, module) = obtain(bytes, asked, artifacts, clock)?;
         clock.measure(Phase::Link, || {
             let ticker = Ticker::start(module.engine()).map_err(|error| {
                 CompileError::Machine(format!("no thread for time limits: {error}"))
@@ -274,63 +275,47 @@ fn machine(error: wasmtime::Error) -> CompileError {
     CompileError::Machine(format!("{error:#}"))
 }
 
-/// Which engines of a compiler.
-#[derive(Clone, Copy)]
-struct Engines {
-    parallel: bool,
-    fuel: bool,
-}
-
-impl Engines {
-    fn of(self, compiler: Compiler) -> wasmtime::Result<Engine> {
-        let Self { parallel, fuel } = self;
-        shared_engine(Build { compiler, parallel, fuel })
-    }
-}
-
 /// The module as it was compiled before, or compiled now, and by which compiler.
 fn obtain(
     bytes: &[u8],
-    asked: Compiler,
-    engines: Engines,
+    asked: Build,
     artifacts: Option<&Artifacts>,
     clock: &mut PhaseClock,
 ) -> Result<(Compiler, Module), CompileError> {
     // Other images may be checked beside this one, unless it has all cores.
-    let watch = if engines.parallel { Stopwatch::process() } else { Stopwatch::thread() };
-    let engine = engines.of(asked).map_err(machine)?;
-    let found = artifacts.and_then(|artifacts| artifacts.load(asked, &engine, engines.parallel));
-    if let Some(found) = found {
+    let watch = if asked.parallel { Stopwatch::process() } else { Stopwatch::thread() };
+    let engine = shared_engine(asked).map_err(machine)?;
+    if let Some(found) = artifacts.and_then(|artifacts| artifacts.load(asked, &engine)) {
         clock.add(Phase::Artifact, watch.elapsed());
         return Ok(found);
     }
-    let compiled = compile(bytes, asked, &engine, engines);
+    let compiled = compile(bytes, asked, &engine);
     clock.add(Phase::Compile, watch.elapsed());
     if let (Ok((ran, module)), Some(artifacts)) = (&compiled, artifacts) {
-        artifacts.keep(asked, &engine, *ran, module);
+        artifacts.keep(asked.compiler, &engine, *ran, module);
     }
     compiled
 }
 
 fn compile(
     bytes: &[u8],
-    asked: Compiler,
+    asked: Build,
     engine: &Engine,
-    engines: Engines,
 ) -> Result<(Compiler, Module), CompileError> {
     let first = match Module::from_binary(engine, bytes) {
-        Ok(module) => return Ok((asked, module)),
+        Ok(module) => return Ok((asked.compiler, module)),
         Err(error) => error,
     };
     // Either the module is bad, or it needs what the compiler lacks.
     module::validate(bytes, module::Engine::EnvoyV8).map_err(CompileError::Invalid)?;
     let unsupported = |error| CompileError::Unsupported(format!("{error:#}"));
-    if asked != Compiler::Winch {
+    if asked.compiler != Compiler::Winch {
         return Err(unsupported(first));
     }
-    let substitute = Compiler::CraneliftFast;
-    let engine = engines.of(substitute).map_err(unsupported)?;
-    Module::from_binary(&engine, bytes).map(|module| (substitute, module)).map_err(unsupported)
+    let substitute = Build { compiler: Compiler::CraneliftFast, ..asked };
+    let engine = shared_engine(substitute).map_err(unsupported)?;
+    let module = Module::from_binary(&engine, bytes).map_err(unsupported)?;
+    Ok((substitute.compiler, module))
 }
 
 fn instantiate_error(error: &wasmtime::Error, state: &HostState) -> InstantiateError {

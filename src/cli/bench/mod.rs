@@ -8,7 +8,6 @@ use std::{
 };
 
 use clap::Args;
-use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -21,6 +20,7 @@ use crate::{
         report::{Measured, SCHEMA},
     },
     host::Environment,
+    image::Digest,
     parity::{self, ParityError},
     report::{bench as show, escape::escape, html, json::Layout},
 };
@@ -362,10 +362,9 @@ impl Bench {
 fn conditions(options: &CheckOptions, plan: &Plan) -> String {
     let text = format!(
         "{:?}",
-        (options.target.name(), &options.plugin, &options.environment, &plan.traffic,)
+        (options.target.name(), &options.plugin, &options.environment, &plan.traffic)
     );
-    let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    Digest::sha256(text.as_bytes()).hex()[..16].to_owned()
 }
 
 fn not_there(error: BaselineError) -> CliError {

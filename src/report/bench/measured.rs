@@ -3,7 +3,7 @@
 use crate::{
     bench::{
         Phase,
-        report::{Load, Measured, TimesPair, Way},
+        report::{Load, Measured, Root, TimesPair, Way},
     },
     host::Counters,
     report::{
@@ -14,6 +14,16 @@ use crate::{
 };
 
 use super::cells::{table, thousands, words};
+
+/// Whose a row is, where several roots were measured.
+pub(in crate::report) fn of_root(measured: &Measured, root_id: Option<&str>) -> String {
+    let shown = root_id.filter(|_| measured.roots.len() > 1);
+    shown.map_or(String::new(), |root_id| format!(" of {}", root_label(root_id)))
+}
+
+fn exchange_label(measured: &Measured, root: &Root, name: &str) -> String {
+    format!("exchange {}{}", quote(name), of_root(measured, Some(&root.root_id)))
+}
 
 pub(super) fn counters_table(measured: &Measured, callbacks: bool) -> String {
     let mut rows = vec![words(&[
@@ -26,32 +36,25 @@ pub(super) fn counters_table(measured: &Measured, callbacks: bool) -> String {
         "allocated",
         "memory",
     ])];
-    let several = measured.roots.len() > 1;
     let memory = |stage: &str, root: usize| {
         let stages = measured.roots.get(root).map_or(&[][..], |root| &root.memory);
         let pages = stages.iter().find(|memory| memory.stage == stage).map(|memory| memory.pages);
         pages.map_or(String::new(), |pages| units::count(pages as usize, "page"))
     };
-    let of_root = |root_id: Option<&str>| {
-        let all = measured.roots.iter();
-        all.into_iter().position(|root| Some(root.root_id.as_str()) == root_id).unwrap_or(0)
+    let index_of = |root_id: Option<&str>| {
+        let mut all = measured.roots.iter();
+        all.position(|root| Some(root.root_id.as_str()) == root_id).unwrap_or(0)
     };
     let phases = &measured.load.phases;
     for phase in phases.iter().filter(|phase| phase.counters.fuel.is_some()) {
         let name = phase.name.as_str();
         let root_id = phase.root_id.as_deref();
-        let label = match root_id {
-            Some(root_id) if several => format!("{name} of {}", root_label(root_id)),
-            _ => name.to_owned(),
-        };
-        rows.push(counter_row(label, &phase.counters, memory(name, of_root(root_id))));
+        let label = format!("{name}{}", of_root(measured, root_id));
+        rows.push(counter_row(label, &phase.counters, memory(name, index_of(root_id))));
     }
     for (index, root) in measured.roots.iter().enumerate() {
         for exchange in &root.exchanges {
-            let mut label = format!("exchange {}", quote(&exchange.name));
-            if several {
-                label.push_str(&format!(" of {}", root_label(&root.root_id)));
-            }
+            let label = exchange_label(measured, root, &exchange.name);
             if let Some(why) = &exchange.failed {
                 rows.push(vec![format!("{label}: not measured, {}", escape(why))]);
                 continue;
@@ -114,22 +117,15 @@ pub(super) fn times_table(measured: &Measured, callbacks: bool) -> String {
         "min",
         "outliers",
     ])];
-    let several = measured.roots.len() > 1;
     for phase in &load.phases {
         let name = phase.name.as_str();
-        let label = match &phase.root_id {
-            Some(root_id) if several => format!("{name} of {}", root_label(root_id)),
-            _ => name.to_owned(),
-        };
+        let label = format!("{name}{}", of_root(measured, phase.root_id.as_deref()));
         rows.push(time_row(label, &phase.times));
     }
     rows.push(time_row("total".to_owned(), &load.total));
     for root in &measured.roots {
         for exchange in root.exchanges.iter().filter(|exchange| exchange.failed.is_none()) {
-            let mut label = format!("exchange {}", quote(&exchange.name));
-            if several {
-                label.push_str(&format!(" of {}", root_label(&root.root_id)));
-            }
+            let label = exchange_label(measured, root, &exchange.name);
             rows.push(time_row(label, &exchange.times));
             for row in exchange.callbacks.iter().filter(|_| callbacks) {
                 let mut cells = vec![format!("  {}", row.name), units::time(row.wall_ns)];
@@ -207,9 +203,7 @@ pub(super) fn side_by_side(all: &[Measured]) -> String {
         });
     }
     for (name, root_id) in phases(columns.iter().map(|(_, _, load)| *load)) {
-        let shown = root_id.filter(|_| first.roots.len() > 1);
-        let of = shown.map_or(String::new(), |id| format!(" of {}", root_label(id)));
-        row(format!("{}{of}", name.as_str()), &|_, _, load| {
+        row(format!("{}{}", name.as_str(), of_root(first, root_id)), &|_, _, load| {
             let mut all = load.phases.iter();
             let phase = all.find(|row| row.name == name && row.root_id.as_deref() == root_id)?;
             Some(units::time(phase.times.cpu_ns.median()))
@@ -221,13 +215,9 @@ pub(super) fn side_by_side(all: &[Measured]) -> String {
     });
     // Of one compiler they stand above.
     let exchanges = first.roots.iter().enumerate().filter(|_| all.len() > 1);
-    for (root, of_root) in exchanges {
-        for (index, exchange) in of_root.exchanges.iter().enumerate() {
-            let of = match first.roots.len() {
-                1 => String::new(),
-                _ => format!(" of {}", root_label(&of_root.root_id)),
-            };
-            row(format!("exchange {}{of}", quote(&exchange.name)), &|measured, way, _| {
+    for (root, in_root) in exchanges {
+        for (index, exchange) in in_root.exchanges.iter().enumerate() {
+            row(exchange_label(first, in_root, &exchange.name), &|measured, way, _| {
                 let exchange = measured.roots.get(root)?.exchanges.get(index)?;
                 let summary = exchange.times.cpu_ns.summary.filter(|_| way == Way::Cold)?;
                 Some(units::time(summary.median))

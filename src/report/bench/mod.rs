@@ -19,6 +19,7 @@ use super::{
 
 pub(super) use cells::thousands;
 pub(super) use comparison::{amount, budget_amount, change, label, metric, place, reason, word};
+pub(super) use measured::of_root;
 
 /// Everything about one image.
 #[derive(Debug, Clone, Serialize)]

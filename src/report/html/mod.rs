@@ -9,7 +9,7 @@ use crate::{
         gate::{Change, Comparison},
         report::{Load, Measured, Times},
     },
-    report::{bench as words, escape::escape, human::root_label, units},
+    report::{bench as words, escape::escape, units},
 };
 
 use self::svg::{Bar, Dots};
@@ -219,16 +219,11 @@ fn instructions(out: &mut String, report: &BenchReport) {
 /// Fuel of each exchange, callback by callback.
 fn exchanges(out: &mut String, report: &BenchReport) {
     for measured in &report.measured {
-        let several = measured.roots.len() > 1;
         let mut bars = Vec::new();
         let mut names: Vec<&str> = Vec::new();
         for root in &measured.roots {
             for exchange in root.exchanges.iter().filter(|exchange| exchange.failed.is_none()) {
-                let of = if several {
-                    format!(" of {}", root_label(&root.root_id))
-                } else {
-                    String::new()
-                };
+                let of = words::of_root(measured, Some(&root.root_id));
                 let parts = exchange.callbacks.iter().map(|row| {
                     let known = names.iter().position(|name| *name == row.name);
                     let class = known.unwrap_or_else(|| {
@@ -262,12 +257,10 @@ fn exchanges(out: &mut String, report: &BenchReport) {
 fn memory(out: &mut String, report: &BenchReport) {
     let Some(measured) = report.measured.first() else { return };
     out.push_str("<h2>Memory, by stage</h2>\n");
-    let several = measured.roots.len() > 1;
     let mut bars = Vec::new();
     for root in &measured.roots {
         for stage in &root.memory {
-            let of =
-                if several { format!(" of {}", root_label(&root.root_id)) } else { String::new() };
+            let of = words::of_root(measured, Some(&root.root_id));
             let bytes = stage.pages << 16;
             bars.push(Bar {
                 label: format!("{}{of}", stage.stage),
@@ -299,10 +292,7 @@ fn distributions(out: &mut String, report: &BenchReport) {
         push(format!("the reference, {compiler}"), &measured.reference_ns);
         for root in &measured.roots {
             for exchange in &root.exchanges {
-                let of = match measured.roots.len() {
-                    1 => String::new(),
-                    _ => format!(" of {}", root_label(&root.root_id)),
-                };
+                let of = words::of_root(measured, Some(&root.root_id));
                 push(format!("{}{of}, {compiler}", exchange.name), &exchange.times.cpu_ns);
             }
         }
